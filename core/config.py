@@ -1,0 +1,131 @@
+"""Configuration as the data plane sees it: frozen, complete, and taken once per request.
+
+The control plane's rows become these specs in `gateway.config.loader`; nothing here knows a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from core.secrets import Secret
+
+
+class TimeoutSpec(msgspec.Struct, frozen=True):
+    """Bounds on one vendor call, in seconds."""
+
+    connect_s: float = 3.0
+    first_byte_s: float = 30.0
+    idle_s: float = 60.0
+    total_s: float = 600.0
+
+
+class RateSpec(msgspec.Struct, frozen=True):
+    """A token bucket: `capacity` calls at once, `refill_rate` calls a second after that. capacity 0 = unlimited."""
+
+    type: str = "token_bucket"
+    capacity: float = 0.0
+    refill_rate: float = 0.0
+
+
+class BreakerSpec(msgspec.Struct, frozen=True):
+    """Opens after `fail_max` consecutive failures; one trial call after `reset_timeout_s`."""
+
+    fail_max: int = 5
+    reset_timeout_s: float = 60.0
+
+
+class LimitSpec(msgspec.Struct, frozen=True):
+    """What one caller may do. None = no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
+
+
+class KeySpec(msgspec.Struct, frozen=True):
+    """One vendor credential, decrypted. `id` is the row's, `last4` is all that may be shown."""
+
+    id: str
+    last4: str
+    secret: Secret
+    weight: int = 1
+
+
+class ProviderSpec(msgspec.Struct, frozen=True):
+    """One configured vendor. `kind` is a name of `providers.adapters.registry`, `options` its non-secret form fields."""
+
+    id: str
+    name: str
+    kind: str
+    base_url: str
+    keys: tuple[KeySpec, ...] = ()
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    timeouts: TimeoutSpec = TimeoutSpec()
+    rate: RateSpec = RateSpec()
+    breaker: BreakerSpec = BreakerSpec()
+    max_concurrency: int = 0
+
+
+class PriceSpec(msgspec.Struct, frozen=True):
+    """Integer micro-units per million tokens, valid from `valid_from` up to, not including, `valid_to` (wall seconds)."""
+
+    id: str
+    currency: str
+    valid_from: float
+    valid_to: float | None
+    input: int
+    cached_input: int
+    cache_write: int
+    output: int
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """One model at one provider. `alias` is what callers say, `model_id` what the vendor says."""
+
+    id: str
+    alias: str
+    model_id: str
+    provider_id: str
+    model_type: str = "chat"
+    priority: int = 100
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: tuple[str, ...] = ()
+    prices: tuple[PriceSpec, ...] = ()
+    created: int = 0
+
+    def price_at(self, wall_s: float) -> PriceSpec | None:
+        """The price in force at that moment; None = unknown, which is never the same as free."""
+        for price in self.prices:
+            if price.valid_from <= wall_s and (price.valid_to is None or wall_s < price.valid_to):
+                return price
+        return None
+
+
+class CallerSpec(msgspec.Struct, frozen=True):
+    """One API key as admission sees it. `models` None = every model; `expires_at` in wall seconds."""
+
+    key_id: str
+    key_name: str
+    prefix: str
+    team_id: str
+    team_name: str
+    scopes: frozenset[str]
+    models: frozenset[str] | None = None
+    limits: LimitSpec = LimitSpec()
+    expires_at: float | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Everything the data plane knows, at one version. `callers` is keyed by the HMAC digest of the API key,
+    `models` by alias, each with its targets in order of preference."""
+
+    version: int
+    loaded_at: float
+    callers: Mapping[bytes, CallerSpec] = msgspec.field(default_factory=dict)
+    models: Mapping[str, tuple[ModelSpec, ...]] = msgspec.field(default_factory=dict)
+    providers: Mapping[str, ProviderSpec] = msgspec.field(default_factory=dict)
+    alarms: tuple[str, ...] = ()

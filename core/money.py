@@ -1,0 +1,56 @@
+"""Money as integers. One micro-unit is a millionth of the currency's unit; a float never holds money.
+
+A price is integer micro-units per million tokens: "2.50" dollars per million is 2_500_000.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+
+from core.chat import Usage
+from core.config import PriceSpec
+
+MICROS = 1_000_000
+MAX_PRICE_PER_MILLION = Decimal(1_000_000)
+_TOKENS_PER_PRICE = 1_000_000
+
+
+def micros_from_decimal(amount: str | Decimal) -> int:
+    """Units → micro-units, exactly. Raises ValueError where `amount` is no finite number or needs more than six decimals."""
+    try:
+        scaled = Decimal(amount) * MICROS
+    except InvalidOperation:
+        raise ValueError(f"{amount!r} is not a decimal number") from None
+    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+        raise ValueError(f"{amount!r} needs more than six decimals; prices are kept in millionths")
+    return int(scaled)
+
+
+def decimal_from_micros(micros: int) -> Decimal:
+    """Micro-units → units, exactly."""
+    return (Decimal(micros) / MICROS).quantize(Decimal("0.000001"))
+
+
+def plain(micros: int) -> str:
+    """Micro-units as a plain decimal string without an exponent or idle zeros: 12300 → '0.0123'."""
+    text = format(decimal_from_micros(micros), "f").rstrip("0")
+    return text + "0" if text.endswith(".") else text
+
+
+def cost_micros(usage: Usage, price: PriceSpec) -> int:
+    """What `usage` costs at `price`, in micro-units, rounded half to even once, at the very end."""
+    scaled = (
+        usage.input * price.input
+        + usage.cached_input * price.cached_input
+        + usage.cache_write * price.cache_write
+        + usage.output * price.output
+    )
+    whole, rest = divmod(scaled, _TOKENS_PER_PRICE)
+    doubled = 2 * rest
+    round_up = doubled > _TOKENS_PER_PRICE or (doubled == _TOKENS_PER_PRICE and whole % 2 == 1)
+    return whole + round_up
+
+
+def quantize_price(amount: Decimal) -> Decimal:
+    """A price per million as it is stored: six decimals."""
+    return amount.quantize(Decimal("0.000001"), rounding=ROUND_HALF_EVEN)

@@ -1,0 +1,26 @@
+#!/usr/bin/env python
+"""Every command of the product starts here."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmcontrol.settings")
+    from core.errors import ConfigurationError
+
+    try:
+        if sys.argv[1:2] == ["quickstart"]:
+            from llmcontrol import bootstrap
+
+            bootstrap.prepare(sys.argv[2:])
+        from django.core.management import execute_from_command_line
+
+        execute_from_command_line(sys.argv)
+    except ConfigurationError as exc:
+        print(f"llmcontrol does not start: {exc}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
