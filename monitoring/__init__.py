@@ -1,0 +1,1 @@
+"""What happened: the journal, the usage ledger, request logs, metrics."""

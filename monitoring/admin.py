@@ -1,0 +1,172 @@
+"""What happened, for reading: requests, and the attempts at vendors behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from monitoring.filters import Between, KeyNamed, ModelNamed, Outcome, ProviderNamed, Since, StatusCode, TeamNamed
+from monitoring.keyset import KeysetChangeList
+from monitoring.models import RequestLog, UsageRecord
+from monitoring.pages import ReadOnly, amount
+
+_ATTEMPTS_SHOWN = 50
+_SHORT_ID = 14
+
+
+def milliseconds(value: int | None) -> str:
+    return "–" if value is None else f"{value:,} ms"
+
+
+class Ledger(ReadOnly, ModelAdmin):
+    """A list that grows for ever: read-only, newest first, paged by row id."""
+
+    actions = None
+    list_per_page = 50
+    list_filter_submit = True
+    list_fullwidth = True
+    actions_detail_hide_default = True
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by = ()
+    ordering = ("-id",)
+    search_fields = ("request_id__exact",)
+    search_help_text = "A whole request id"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
+        return KeysetChangeList
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
+        return super().get_search_results(request, queryset, search_term.strip())
+
+    @display(description="Started")
+    def when(self, row: Any) -> str:
+        return f"{timezone.localtime(row.started_at):%Y-%m-%d %H:%M:%S}"
+
+    @display(description="Request")
+    def short_id(self, row: Any) -> str:
+        return row.request_id if len(row.request_id) <= _SHORT_ID else f"{row.request_id[:_SHORT_ID]}…"
+
+    @display(description="Cost")
+    def cost(self, row: Any) -> str:
+        return amount(row.cost_micros, row.currency)
+
+    @display(description="Took")
+    def took(self, row: Any) -> str:
+        return milliseconds(row.duration_ms)
+
+    @display(description="First token")
+    def first_token(self, row: Any) -> str:
+        return milliseconds(row.first_token_ms)
+
+    @display(description="Streamed")
+    def mode(self, row: Any) -> str:
+        return "yes" if row.streamed else "no"
+
+    @display(description="Vendor's model")
+    def sent_to(self, row: Any) -> str:
+        return row.model_id or "–"
+
+
+@admin.register(RequestLog)
+class RequestLogAdmin(Ledger):
+    list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
+    list_display_links = ("when", "short_id")
+    list_filter = (Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed)
+    fieldsets = (
+        (None, {"fields": (("request_id", "when"), ("status_code", "error_code"), "error_message")}),
+        ("Caller", {"fields": (("team_name", "key_name"), ("dialect", "mode"))}),
+        (
+            "Answer",
+            {
+                "fields": (
+                    ("alias", "provider_name"),
+                    ("sent_to", "config_version"),
+                    ("total_tokens", "cost"),
+                    ("took", "first_token"),
+                )
+            },
+        ),
+    )
+    readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
+    change_form_after_template = "admin/llmcontrol/attempts.html"
+
+    @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
+    def status(self, row: RequestLog) -> tuple[str, str]:
+        code = row.status_code
+        kind = "ok" if code < 400 else "left" if code == 499 else "refused" if code < 500 else "failed"
+        return kind, str(code)
+
+    @display(description="Cost")
+    def cost(self, row: RequestLog) -> str:
+        """A request that no vendor saw cost nothing; that is not the same as a price we do not know."""
+        return super().cost(row) if row.attempts or row.cost_micros is not None else "–"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        context = {"attempts": _attempts_of(row) if row else [], **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
+
+
+def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:
+    rows = UsageRecord.objects.filter(request_id=request.request_id).order_by("attempt", "pk")[:_ATTEMPTS_SHOWN]
+    return [
+        {
+            "row": row,
+            "cost": amount(row.cost_micros, row.currency),
+            "took": milliseconds(row.duration_ms),
+            "kind": UsageRecordAdmin.STATUS_KINDS[row.status],
+        }
+        for row in rows
+    ]
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(Ledger):
+    STATUS_KINDS = {"ok": "success", "error": "danger", "client_closed": "info", "interrupted": "warning"}
+
+    list_display = (
+        "when",
+        "short_id",
+        "attempt",
+        "team_name",
+        "key_name",
+        "alias",
+        "provider_name",
+        "outcome",
+        "input_tokens",
+        "output_tokens",
+        "cost",
+        "took",
+    )
+    list_display_links = ("when", "short_id")
+    list_filter = (Since, ("started_at", Between), "status", TeamNamed, KeyNamed, ModelNamed, ProviderNamed, "usage_source")
+    fieldsets = (
+        (None, {"fields": (("request_id", "attempt"), ("when", "status"), ("error_code", "vendor_status"), "finish_reason")}),
+        ("Caller and vendor", {"fields": (("team_name", "key_name"), ("alias", "provider_name"), ("sent_to", "mode"))}),
+        (
+            "Tokens and money",
+            {
+                "fields": (
+                    ("input_tokens", "cached_input_tokens"),
+                    ("output_tokens", "reasoning_tokens"),
+                    ("cache_write_tokens", "usage_source"),
+                    ("cost", "price_id"),
+                )
+            },
+        ),
+        ("Time", {"fields": (("took", "first_token"), "config_version")}),
+    )
+    readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
+
+    @display(description="Status", label=STATUS_KINDS)
+    def outcome(self, row: UsageRecord) -> tuple[str, str]:
+        return row.status, row.get_status_display()

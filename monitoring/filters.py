@@ -1,0 +1,117 @@
+"""Filters for tables that only grow: none of them looks through the table to find out what may be chosen."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_time
+from unfold.contrib.filters.admin import RangeDateTimeFilter, TextFilter
+
+_SPANS = {
+    "15m": ("Last 15 minutes", timedelta(minutes=15)),
+    "1h": ("Last hour", timedelta(hours=1)),
+    "24h": ("Last 24 hours", timedelta(hours=24)),
+    "7d": ("Last 7 days", timedelta(days=7)),
+    "30d": ("Last 30 days", timedelta(days=30)),
+}
+_OUTCOMES = {
+    "ok": ("Answered", Q(status_code__lt=400)),
+    "refused": ("Refused (4xx)", Q(status_code__gte=400, status_code__lt=500) & ~Q(status_code__in=(429, 499))),
+    "limited": ("Limited (429)", Q(status_code=429)),
+    "left": ("Client left (499)", Q(status_code=499)),
+    "failed": ("Failed (5xx)", Q(status_code__gte=500)),
+}
+
+
+class Since(admin.SimpleListFilter):
+    """Quick spans, up to now."""
+
+    title = "time"
+    parameter_name = "since"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, label) for value, (label, _) in _SPANS.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() not in _SPANS:
+            return queryset
+        return queryset.filter(started_at__gte=timezone.now() - _SPANS[str(self.value())][1])
+
+
+class Between(RangeDateTimeFilter):
+    """From one moment to another, in the site's time zone; a day without a time means its first or last moment."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        for edge, lookup, missing_time in (("from", "gte", time.min), ("to", "lte", time.max)):
+            day, clock = (self.used_parameters.get(f"{self.parameter_name}_{edge}_{part}") or "" for part in (0, 1))
+            if not day and not clock:
+                continue
+            moment = _moment(day, clock, missing_time)
+            if moment is None:
+                messages.warning(request, f"“{day} {clock}” is not a date and time such as 2026-01-31 13:45, so it was left out.")
+                continue
+            queryset = queryset.filter(**{f"{self.parameter_name}__{lookup}": moment})
+        return queryset
+
+
+def _moment(day: str, clock: str, missing_time: time) -> datetime | None:
+    try:
+        date, at = parse_date(day), parse_time(clock) if clock else missing_time
+    except ValueError:
+        return None
+    return timezone.make_aware(datetime.combine(date, at)) if date and at else None
+
+
+class Outcome(admin.SimpleListFilter):
+    title = "outcome"
+    parameter_name = "outcome"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, label) for value, (label, _) in _OUTCOMES.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(_OUTCOMES[str(self.value())][1]) if self.value() in _OUTCOMES else queryset
+
+
+class Named(TextFilter):
+    """Rows whose column is exactly what was typed."""
+
+    column: ClassVar[str]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        text = str(self.value() or "").strip()
+        return queryset.filter(**{self.column: text}) if text else queryset
+
+
+class TeamNamed(Named):
+    title, parameter_name, column = "team", "team", "team_name"
+
+
+class KeyNamed(Named):
+    title, parameter_name, column = "key", "key", "key_name"
+
+
+class ModelNamed(Named):
+    title, parameter_name, column = "model", "model", "alias"
+
+
+class ProviderNamed(Named):
+    title, parameter_name, column = "provider", "provider", "provider_name"
+
+
+class StatusCode(TextFilter):
+    title, parameter_name = "status code", "code"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        text = str(self.value() or "").strip()
+        if not text:
+            return queryset
+        if not (text.isascii() and text.isdecimal() and len(text) == 3):
+            messages.warning(request, f"“{text}” is not an HTTP status code such as 429, so it was left out.")
+            return queryset
+        return queryset.filter(status_code=int(text))

@@ -1,0 +1,326 @@
+"""What the journal keeps of each request, how it is written before the client gets its last byte, and how it is read back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from zlib import crc32
+
+import msgspec
+
+from core.chat import Usage
+from core.clock import Clock
+from core.errors import AccountingUnavailable, ConfigurationError
+
+
+class AttemptOpened(msgspec.Struct, tag="open", array_like=True, frozen=True):
+    """Written before a vendor is called. Carries all that replay needs if no `AttemptSettled` follows."""
+
+    attempt_id: str
+    request_id: str
+    attempt: int
+    started_at: float
+    team_id: str
+    team_name: str
+    key_id: str
+    key_name: str
+    provider_id: str
+    provider_name: str
+    alias: str
+    model_id: str
+    streamed: bool
+    estimated_input_tokens: int
+    config_version: int
+
+
+class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True):
+    """Written when the attempt has ended, before the last byte reaches the client. One per AttemptOpened.
+
+    `status`: ok | error | client_closed. `usage` None = nothing was consumed. `cost_micros` None = price unknown.
+    """
+
+    attempt_id: str
+    status: str
+    provider_key_id: str
+    error_code: str
+    vendor_status: int
+    finish_reason: str
+    usage: Usage | None
+    cost_micros: int | None
+    currency: str
+    price_id: str
+    duration_ms: int
+    first_token_ms: int | None
+
+
+class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True):
+    """One client request of a known caller, answered or refused. Totals are over all of its attempts."""
+
+    request_id: str
+    started_at: float
+    team_id: str
+    team_name: str
+    key_id: str
+    key_name: str
+    dialect: str
+    alias: str
+    provider_name: str
+    model_id: str
+    streamed: bool
+    status_code: int
+    error_code: str
+    error_message: str
+    attempts: int
+    total_tokens: int
+    cost_micros: int | None
+    currency: str
+    duration_ms: int
+    first_token_ms: int | None
+    config_version: int
+
+
+Record = AttemptOpened | AttemptSettled | RequestEnded
+
+
+class Sink(Protocol):
+    """Where the gateway puts its records: durable against kill -9 when `write` returns."""
+
+    def write(self, *records: Record) -> None:
+        """One `os.write` for all of `records`. Raises core.errors.AccountingUnavailable."""
+        ...
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+#
+# A frame is `magic | length | crc32 | JSON`. The magic begins with a byte that UTF-8 never uses, so it cannot occur inside
+# a payload and a reader that lost its way finds the next frame by looking for it.
+
+MAGIC = b"\xffLJ1"
+READ_BYTES = 2**19
+MAX_RECORDS = 3000
+_HEADER = struct.Struct(">4sII")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+_SUFFIX = ".journal"
+
+
+class Position(NamedTuple):
+    """A place in one process's journal: the segment's number (from 1) and a byte offset in it."""
+
+    sequence: int
+    offset: int
+
+
+def frame(record: Record) -> bytes:
+    payload = _encode(record)
+    return _HEADER.pack(MAGIC, len(payload), crc32(payload)) + payload
+
+
+def segment_path(directory: Path, token: str, sequence: int) -> Path:
+    return directory / f"{token}-{sequence:06d}{_SUFFIX}"
+
+
+def segment_numbers(directory: Path, token: str) -> list[int]:
+    """The numbers of one process's segments on disk, oldest first."""
+    names = (path.name for path in directory.glob(f"{token}-*{_SUFFIX}"))
+    return sorted(int(name[len(token) + 1 : -len(_SUFFIX)]) for name in names)
+
+
+def tokens(directory: Path) -> list[str]:
+    """Every process that left a trace in `directory`, oldest first."""
+    segments = {path.name.rpartition("-")[0] for path in directory.glob(f"*{_SUFFIX}")}
+    return sorted(segments | {path.stem for path in directory.glob("*.lock")})
+
+
+def take_lock(directory: Path, token: str) -> int | None:
+    """A file descriptor that holds the lock of `token`'s journal, or None while another holder lives.
+
+    The kernel drops the lock with its holder, however that ends: a lock that can be taken is a journal without a process.
+    """
+    fd = os.open(directory / f"{token}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    held = False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = os.fstat(fd).st_nlink > 0  # 0: whoever held it before us has cleared this journal away
+    except BlockingIOError:
+        pass
+    finally:
+        if not held:
+            os.close(fd)
+    return fd if held else None
+
+
+class Journal:
+    """One process's journal: numbered segments in `directory`, and one lock for as long as the process lives.
+
+    Used from one thread, the event loop's; `committed` may be read from any. Not synced to disk per record: it survives the
+    death of the process, not of the machine.
+    """
+
+    def __init__(self, directory: Path, segment_bytes: int, clock: Clock) -> None:
+        """Raises ConfigurationError where `directory` cannot be written."""
+        self.directory = directory
+        self._segment_bytes = segment_bytes
+        self._torn = False
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.token, self._lock = self._claim(clock)
+            self._sequence, self._size = 1, 0
+            self._fd = self._create(1)
+        except OSError as exc:
+            raise ConfigurationError(f"LLM_JOURNAL_DIR: {directory} cannot be written ({exc.strerror}); name a writable directory") from exc
+
+    def _claim(self, clock: Clock) -> tuple[str, int]:
+        while True:
+            token = f"{int(clock.wall() * 1000):013d}.{os.urandom(5).hex()}"
+            lock = take_lock(self.directory, token)
+            if lock is not None:  # None: a sibling looking for orphans got between our creating the file and locking it
+                return token, lock
+
+    def _create(self, sequence: int) -> int:
+        path = segment_path(self.directory, self.token, sequence)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+
+    def write(self, *records: Record) -> None:
+        """All of `records` or none, in one `os.write`. Raises AccountingUnavailable."""
+        try:
+            data = b"".join([frame(record) for record in records])
+        except UnicodeEncodeError as exc:
+            raise _unavailable("a record holds text that is not Unicode") from exc
+        if self._torn or (self._size and self._size + len(data) > self._segment_bytes):
+            self._rotate()
+        try:
+            written = os.write(self._fd, data)
+        except OSError as exc:
+            raise _unavailable(str(exc)) from exc
+        if written != len(data):
+            self._cut_back()
+            raise _unavailable(f"{written} of {len(data)} bytes were written")
+        self._size += written
+
+    def _rotate(self) -> None:
+        try:
+            fd = self._create(self._sequence + 1)
+        except OSError as exc:
+            if self._torn:
+                raise _unavailable(str(exc)) from exc
+            return  # a segment that is too long beats a record that is lost; the next write tries again
+        os.close(self._fd)
+        # The size falls before the number rises, so that `committed` never shows a place that does not exist yet.
+        self._fd, self._size, self._sequence, self._torn = fd, 0, self._sequence + 1, False
+
+    def _cut_back(self) -> None:
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._torn = True
+
+    def committed(self) -> Position:
+        """Everything before this place is written; segments with a lower number are complete."""
+        while True:
+            sequence, size = self._sequence, self._size
+            if sequence == self._sequence:
+                return Position(sequence, size)
+
+    def close(self) -> None:
+        """Idempotent. What was not drained is adopted by the next process that looks."""
+        fds, self._fd, self._lock = {self._fd, self._lock} - {-1}, -1, -1
+        for fd in fds:
+            os.close(fd)
+
+
+def _unavailable(detail: str) -> AccountingUnavailable:
+    return AccountingUnavailable("The usage journal cannot be written, so no request can be accounted for; try again later.", detail=detail)
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+class Damage(NamedTuple):
+    """Bytes from `start` up to, not including, `stop` of a segment that hold no readable record."""
+
+    path: Path
+    start: int
+    stop: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path.name}: {self.stop - self.start} bytes at offset {self.start} were skipped: {self.reason}"
+
+
+class SegmentRead(NamedTuple):
+    """`records` with the offset of each one's frame, and where to read on."""
+
+    records: list[tuple[int, Record]]
+    next_offset: int
+    damage: list[Damage]
+
+
+def read_segment(path: Path, offset: int = 0, *, end: int | None = None) -> SegmentRead:
+    """The next records from `offset` on: at most MAX_RECORDS and about READ_BYTES; call again until `next_offset` is `end`.
+
+    `end` is how far the segment is known to be written, by default the file's size. A live writer's file must be read with
+    an `end` from `Journal.committed`: a frame that is cut off by `end` counts as torn, and is skipped and reported.
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        end = size if end is None else min(end, size)
+        window = READ_BYTES
+        while True:
+            data = os.pread(fd, max(0, min(window, end - offset)), offset)
+            last = offset + len(data) >= end
+            read = _scan(path, data, offset, last)
+            if last or read.next_offset > offset:
+                return read
+            window *= 4  # one frame is longer than all we read
+    finally:
+        os.close(fd)
+
+
+def _scan(path: Path, data: bytes, base: int, last: bool) -> SegmentRead:
+    """`base` is the offset of `data` in the file; `last` says that nothing follows it."""
+    records: list[tuple[int, Record]] = []
+    damage: list[Damage] = []
+    at = 0
+    while at < len(data) and len(records) < MAX_RECORDS:
+        try:
+            stop = _frame_end(data, at)
+            if stop is None:
+                if not last:
+                    break
+                raise ValueError("the record is cut off")
+            records.append((base + at, _decode(data[at + _HEADER.size : stop])))
+        except (ValueError, msgspec.MsgspecError) as exc:
+            stop = _next_magic(data, at, last)
+            damage.append(Damage(path, base + at, base + stop, str(exc)))
+        at = stop
+    return SegmentRead(records, base + at, damage)
+
+
+def _frame_end(data: bytes, at: int) -> int | None:
+    """Where the frame at `at` ends; None where `data` ends first. Raises ValueError where none is, or its sum is wrong."""
+    start = data[at : at + len(MAGIC)]
+    if start != MAGIC[: len(start)]:
+        raise ValueError("no record begins here")
+    if len(data) - at < _HEADER.size:
+        return None
+    _, length, crc = _HEADER.unpack_from(data, at)
+    stop = at + _HEADER.size + length
+    if stop > len(data):
+        return None
+    if crc32(data[at + _HEADER.size : stop]) != crc:
+        raise ValueError("the checksum is wrong")
+    return int(stop)
+
+
+def _next_magic(data: bytes, at: int, last: bool) -> int:
+    found = data.find(MAGIC, at + 1)
+    if found >= 0:
+        return found
+    # Without more to come nothing is left to find; otherwise the end of `data` may be the beginning of a magic.
+    return len(data) if last else max(at + 1, len(data) - len(MAGIC) + 1)

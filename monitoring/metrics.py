@@ -1,0 +1,82 @@
+"""Every metric the product has, declared once. Labels are bounded: names of rows, outcomes, error codes; never ids or texts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from core.chat import Usage
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1)
+_TARGET = ("provider", "model")
+
+REQUESTS = Counter("llm_requests_total", "Client requests that ended, by outcome", (*_TARGET, "outcome"))
+DURATION = Histogram("llm_request_duration_seconds", "From the request's first byte in to the last byte out", _TARGET, buckets=_SECONDS)
+FIRST_TOKEN = Histogram("llm_time_to_first_token_seconds", "From the request to its first content, streams only", _TARGET, buckets=_SECONDS)
+ACTIVE = Gauge("llm_active_requests", "Client requests being answered", multiprocess_mode="livesum")
+STREAMS = Counter("llm_streaming_requests_total", "Streams that ended well", _TARGET)
+TOKENS = Counter("llm_tokens_total", "Tokens charged, by type", (*_TARGET, "type"))
+COST = Counter("llm_cost_total", "Money charged, in units of the currency", (*_TARGET, "currency"))
+ERRORS = Counter("llm_errors_total", "Client requests that ended in an error", ("code",))
+RATE_LIMIT_HITS = Counter("llm_rate_limit_hits_total", "Refusals by a limit of ours or a vendor's", ("type",))
+BREAKER_STATE = Gauge(
+    "llm_circuit_breaker_state", "Worst breaker: 0 closed, 1 half open, 2 open", ("provider",), multiprocess_mode="mostrecent"
+)
+PROVIDER_REQUESTS = Counter("llm_provider_requests_total", "Calls to vendors, by outcome", (*_TARGET, "outcome"))
+PROVIDER_ERRORS = Counter("llm_provider_errors_total", "Calls to vendors that failed", ("provider", "code"))
+PROVIDER_LATENCY = Histogram("llm_provider_latency_seconds", "A vendor call, start to end", _TARGET, buckets=_SECONDS)
+OVERHEAD = Histogram("llm_overhead_seconds", "What the gateway itself added to a whole answer", buckets=_OVERHEAD_SECONDS)
+CONFIG_VERSION = Gauge("llm_config_version", "Version of the configuration in force", multiprocess_mode="min")
+CONFIG_ALARMS = Gauge("llm_config_alarms", "Configuration rows that cannot be used as they are", multiprocess_mode="max")
+
+
+class TargetMetrics:
+    """What is counted of one provider and model. Children are bound once: looking labels up costs three times the counting."""
+
+    def __init__(self, provider: str, model: str) -> None:
+        self.provider, self.model = provider, model
+        self._ok = REQUESTS.labels(provider, model, "ok")
+        self._duration = DURATION.labels(provider, model)
+        self._first_token = FIRST_TOKEN.labels(provider, model)
+        self._streams = STREAMS.labels(provider, model)
+        self._input_tokens = TOKENS.labels(provider, model, "input")
+        self._output_tokens = TOKENS.labels(provider, model, "output")
+        self._provider_ok = PROVIDER_REQUESTS.labels(provider, model, "ok")
+        self._provider_latency = PROVIDER_LATENCY.labels(provider, model)
+        self._cost: dict[str, Counter] = {}
+
+    def attempt(self, seconds: float, error_code: str | None) -> None:
+        """A vendor call that ended; `error_code` None = well."""
+        self._provider_latency.observe(seconds)
+        if error_code is None:
+            self._provider_ok.inc()
+        else:
+            PROVIDER_REQUESTS.labels(self.provider, self.model, "error").inc()
+            PROVIDER_ERRORS.labels(self.provider, error_code).inc()
+
+    def charged(self, usage: Usage, cost_micros: int | None, currency: str) -> None:
+        self._input_tokens.inc(usage.prompt_tokens)
+        self._output_tokens.inc(usage.output)
+        if cost_micros:
+            child = self._cost.get(currency)
+            if child is None:
+                child = self._cost[currency] = COST.labels(self.provider, self.model, currency)
+            child.inc(cost_micros / 1_000_000)
+
+    def answered(self, seconds: float, overhead_s: float) -> None:
+        """A whole answer. `overhead_s` is what we added to the vendor's time."""
+        self._ok.inc()
+        self._duration.observe(seconds)
+        OVERHEAD.observe(overhead_s)
+
+    def streamed(self, seconds: float, first_token_s: float) -> None:
+        """A stream that ended well."""
+        self._ok.inc()
+        self._streams.inc()
+        self._duration.observe(seconds)
+        self._first_token.observe(first_token_s)
+
+    def failed(self, seconds: float, outcome: str) -> None:
+        """`outcome`: error | client_closed."""
+        self._duration.observe(seconds)
+        REQUESTS.labels(self.provider, self.model, outcome).inc()

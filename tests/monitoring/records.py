@@ -1,0 +1,93 @@
+"""Records for the journal's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from core.chat import Usage
+from core.clock import FrozenClock
+from monitoring.journal import AttemptOpened, AttemptSettled, Journal, Record, RequestEnded
+
+BEGUN = 1_800_000_000.0
+
+
+def opened(name: str, attempt: int = 1, **changes: object) -> AttemptOpened:
+    record = AttemptOpened(
+        attempt_id=f"{name}-{attempt}",
+        request_id=name,
+        attempt=attempt,
+        started_at=BEGUN,
+        team_id="t1",
+        team_name="growth",
+        key_id="k1",
+        key_name="backend",
+        provider_id="p1",
+        provider_name="openai-main",
+        alias="gpt-4o",
+        model_id="gpt-4o-2024-08-06",
+        streamed=True,
+        estimated_input_tokens=120,
+        config_version=17,
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def settled(name: str, attempt: int = 1, **changes: object) -> AttemptSettled:
+    record = AttemptSettled(
+        attempt_id=f"{name}-{attempt}",
+        status="ok",
+        provider_key_id="pk1",
+        error_code="",
+        vendor_status=200,
+        finish_reason="stop",
+        usage=Usage(input=100, cached_input=20, cache_write=3, output=50, reasoning=7),
+        cost_micros=1234,
+        currency="USD",
+        price_id="price1",
+        duration_ms=812,
+        first_token_ms=210,
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def ended(name: str, **changes: object) -> RequestEnded:
+    record = RequestEnded(
+        request_id=name,
+        started_at=BEGUN,
+        team_id="t1",
+        team_name="growth",
+        key_id="k1",
+        key_name="backend",
+        dialect="openai",
+        alias="gpt-4o",
+        provider_name="openai-main",
+        model_id="gpt-4o-2024-08-06",
+        streamed=True,
+        status_code=200,
+        error_code="",
+        error_message="",
+        attempts=1,
+        total_tokens=173,
+        cost_micros=1234,
+        currency="USD",
+        duration_ms=820,
+        first_token_ms=212,
+        config_version=17,
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def whole(name: str) -> tuple[Record, Record, Record]:
+    """All records of one request that went well."""
+    return opened(name), settled(name), ended(name)
+
+
+def make_journal(directory: Path, segment_bytes: int = 2**20) -> Journal:
+    return Journal(directory, segment_bytes, FrozenClock())
+
+
+def die(journal: Journal) -> None:
+    """What the kernel does when a process is killed: it closes the files, and so drops the lock."""
+    journal.close()
