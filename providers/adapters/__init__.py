@@ -1,0 +1,1 @@
+"""One file per wire, and the registry that knows them all."""

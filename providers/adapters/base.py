@@ -1,0 +1,95 @@
+"""What every adapter is: pure translation between a `ChatRequest` and one vendor's wire, plus a declaration of its form.
+
+An adapter holds no connection, no loop and no Django. It gets a frozen `ProviderSpec` and turns values into values, so it
+can be tested from a JSON file. The one method that touches the network, `send`, only hands the call to the transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from core.chat import Answer, ChatRequest, Usage, WireCall
+from core.config import ModelSpec, ProviderSpec
+from core.errors import GatewayError
+from core.outbound import Response, Transport
+from core.secrets import Secret
+
+
+class FormField(msgspec.Struct, frozen=True):
+    """One field of the form an admin fills in for this vendor. Secret fields become ProviderKey rows, others `options`."""
+
+    name: str
+    label: str
+    help_text: str = ""
+    required: bool = False
+    secret: bool = False
+    default: str = ""
+
+
+class StreamReader(Protocol):
+    """Reads one streamed answer, strictly. Bytes in as they arrive, bytes for the client out; facts gathered on the way."""
+
+    usage: Usage | None
+    finish_reason: str
+    output_bytes: int
+    content_started: bool
+    done: bool
+
+    def feed(self, data: bytes) -> bytes:
+        """Whole events of the client's dialect that `data` completed; b"" where none is complete or all are withheld.
+
+        The vendor's end mark is swallowed (`done` becomes true): the door writes its own once the books are settled.
+        Raises a GatewayError for an error event, broken JSON, a shape that is none, or a line over the limit. What
+        came before the bad event in the same read is in `salvaged`.
+        """
+        ...
+
+    def finish(self) -> None:
+        """The vendor closed the stream. Raises ProviderNonsense unless the answer is whole."""
+        ...
+
+    @property
+    def salvaged(self) -> bytes:
+        """What was whole before the bad event of the read that raised."""
+        ...
+
+
+class Adapter(Protocol):
+    """One vendor's wire. `dialect` is what its answers are written in, so that equal dialects pass bytes through."""
+
+    dialect: ClassVar[str]
+    form: ClassVar[tuple[FormField, ...]]
+
+    def __init__(self, spec: ProviderSpec) -> None: ...
+
+    def chat_call(self, request: ChatRequest, model: ModelSpec, secret: Secret | None) -> WireCall:
+        """The HTTP call for one generation. Raises InvalidRequest for a parameter this wire cannot carry."""
+        ...
+
+    def read_answer(self, body: bytes) -> Answer:
+        """A whole, non-streamed answer. Raises ProviderNonsense, or the error that hides in a 200."""
+        ...
+
+    def stream_reader(self, request: ChatRequest) -> StreamReader: ...
+
+    def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
+        """The typed error of a non-2xx answer; `headers` in lower case. Never raises, never repeats the vendor's body unchecked.
+
+        A ProviderError, or the CallerError that the vendor found: ContextTooLong, ContentBlocked.
+        """
+        ...
+
+    def models_call(self, secret: Secret | None) -> WireCall:
+        """The HTTP call that lists the vendor's models."""
+        ...
+
+    def read_models(self, body: bytes) -> list[str]:
+        """Model ids, sorted. Raises ProviderNonsense."""
+        ...
+
+    async def send(self, transport: Transport, call: WireCall) -> Response:
+        """Raises ProviderUnreachable, ProviderTimeout. The caller closes the response."""
+        ...

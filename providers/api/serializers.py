@@ -1,0 +1,185 @@
+"""Providers as REST reads and shows them. Secrets go in through `config` and never come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.exceptions import PermissionDenied
+
+from monitoring.api.bodies import Strict, in_body_words
+from providers import services
+from providers.adapters import registry
+from providers.models import Provider, ProviderKey
+
+# Column → where it stands in the body.
+PATHS = {
+    "base_url": "config.base_url",
+    "options": "config",
+    "api_key": "config.api_key",
+    "rate_type": "rate_limit.type",
+    "rate_capacity": "rate_limit.capacity",
+    "rate_refill_per_s": "rate_limit.refill_rate",
+    "breaker_fail_max": "breaker.fail_max",
+    "breaker_reset_timeout_s": "breaker.reset_timeout_s",
+    "connect_timeout_s": "timeouts.connect_s",
+    "first_byte_timeout_s": "timeouts.first_byte_s",
+    "idle_timeout_s": "timeouts.idle_s",
+    "total_timeout_s": "timeouts.total_s",
+}
+_CONFIG = {
+    "type": "object",
+    "description": "What this vendor type asks for: its address, its keys, and further options. Keys are never shown again.",
+    "properties": {
+        "base_url": {"type": "string", "description": "Empty: the vendor's own address."},
+        "api_key": {"type": "string", "writeOnly": True},
+        "api_keys": {"type": "array", "items": {"type": "string"}, "writeOnly": True},
+    },
+    "additionalProperties": True,
+}
+
+
+@extend_schema_field(_CONFIG)
+class ConfigField(serializers.Field):
+    """One object in the body, three things in the database: the address, the options, and sealed keys."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(source="*", **kwargs)
+
+    def to_representation(self, provider: Provider) -> dict[str, Any]:
+        return {"base_url": provider.base_url, **provider.options}
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, Mapping):
+            raise serializers.ValidationError("Write an object of names and values.")
+        rest = dict(data)
+        secrets = self._secrets(rest)
+        values: dict[str, Any] = {} if secrets is None else {"secrets": secrets}
+        replaced = not self.root.partial
+        if "base_url" in rest or replaced:
+            values["base_url"] = self._base_url(rest.pop("base_url", ""))
+        kept = {} if replaced or self.parent.instance is None else self.parent.instance.options
+        values["options"] = {name: value for name, value in {**kept, **rest}.items() if value is not None}
+        return values
+
+    def _base_url(self, value: Any) -> str:
+        if value is not None and not isinstance(value, str):
+            raise serializers.ValidationError({"base_url": "Write the address as text."})
+        return (value or "").strip()
+
+    def _secrets(self, rest: dict[str, Any]) -> list[str] | None:
+        """Takes the keys out of `rest`; None = none were given. Their values are in no message."""
+        given = [name for name in self._secret_names() if name in rest]
+        if len(given) > 1 and "api_keys" in given:
+            raise serializers.ValidationError({"api_keys": "Give either one key or a list of them."})
+        if not given:
+            return None
+        values = [rest.pop(name) for name in given]
+        secrets = values[0] if given == ["api_keys"] else values
+        if not isinstance(secrets, list) or not secrets or not all(isinstance(secret, str) for secret in secrets):
+            raise serializers.ValidationError({given[0]: "Write a key as text, or api_keys as a list of such."})
+        return secrets
+
+    def _secret_names(self) -> list[str]:
+        kind = self.parent.initial_data.get("provider_type") or getattr(self.parent.instance, "provider_type", "")
+        known = isinstance(kind, str) and kind in dict(registry.kinds())
+        declared = [field.name for field in registry.form(kind) if field.secret] if known else []
+        return list(dict.fromkeys(["api_key", "api_keys", *declared]))
+
+
+class RateLimitSerializer(Strict):
+    type = serializers.ChoiceField(source="rate_type", choices=Provider.RateType.choices, required=False)
+    capacity = serializers.FloatField(source="rate_capacity", required=False, help_text="Calls at once; 0 = no limit.")
+    refill_rate = serializers.FloatField(source="rate_refill_per_s", required=False, help_text="Calls a second after that.")
+
+
+class BreakerSerializer(Strict):
+    fail_max = serializers.IntegerField(source="breaker_fail_max", required=False, help_text="Failures in a row that open it.")
+    reset_timeout_s = serializers.FloatField(source="breaker_reset_timeout_s", required=False)
+
+
+class TimeoutsSerializer(Strict):
+    connect_s = serializers.FloatField(source="connect_timeout_s", required=False)
+    first_byte_s = serializers.FloatField(source="first_byte_timeout_s", required=False)
+    idle_s = serializers.FloatField(source="idle_timeout_s", required=False)
+    total_s = serializers.FloatField(source="total_timeout_s", required=False)
+
+
+class KeySerializer(serializers.ModelSerializer):
+    """All that may be known of a stored key."""
+
+    state = serializers.SerializerMethodField()
+
+    class Meta:
+        model = ProviderKey
+        fields = read_only_fields = ("id", "last4", "state")
+
+    def get_state(self, key: ProviderKey) -> str:
+        return "active" if key.is_active else "off"
+
+
+class ProviderSerializer(Strict):
+    id = serializers.UUIDField(read_only=True)
+    name = serializers.CharField(max_length=80)
+    provider_type = serializers.CharField(max_length=40, help_text="Which wire this vendor speaks.")
+    config = ConfigField(required=False)
+    is_active = serializers.BooleanField(required=False)
+    rate_limit = RateLimitSerializer(source="*", required=False)
+    breaker = BreakerSerializer(source="*", required=False)
+    timeouts = TimeoutsSerializer(source="*", required=False)
+    max_concurrency = serializers.IntegerField(required=False, min_value=0)
+    keys = KeySerializer(many=True, read_only=True)
+
+    def create(self, validated_data: dict[str, Any]) -> Provider:
+        kind = validated_data["provider_type"]
+        if kind in dict(registry.kinds()) and services.needs_key(kind) and not validated_data.get("secrets"):
+            raise serializers.ValidationError({"config.api_key": "This vendor type needs a key."}, code="required")
+        with in_body_words(PATHS):
+            return services.create_provider(**validated_data)
+
+    def update(self, instance: Provider, validated_data: dict[str, Any]) -> Provider:
+        secrets = validated_data.pop("secrets", None)
+        if secrets is not None and not self.context["request"].user.has_perm("providers.rotate_providerkey"):
+            raise PermissionDenied("You may change this provider, but not its keys.")
+        with in_body_words(PATHS):
+            provider = services.update_provider(instance, validated_data, secrets)
+        # Read with its keys before they changed.
+        getattr(provider, "_prefetched_objects_cache", {}).clear()
+        return provider
+
+
+class SecretSerializer(Strict):
+    """One key in plaintext, on its way in."""
+
+    api_key = serializers.CharField(write_only=True, trim_whitespace=False, max_length=services.MAX_SECRET_CHARACTERS)
+
+
+class NewKeySerializer(SecretSerializer):
+    name = serializers.CharField(required=False, default="", allow_blank=True, max_length=80, write_only=True)
+
+
+class ConnectionCheckSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    result = serializers.ChoiceField(choices=["pass", "fail", "not_offered"])
+    detail = serializers.CharField()
+
+
+class ConnectionReportSerializer(serializers.Serializer):
+    ok = serializers.BooleanField()
+    latency_ms = serializers.IntegerField()
+    checks = ConnectionCheckSerializer(many=True)
+    tokens_used = serializers.IntegerField()
+
+
+class ProviderStateSerializer(serializers.ModelSerializer):
+    """What those may see who only look."""
+
+    kind = serializers.CharField(source="provider_type")
+    active = serializers.BooleanField(source="is_active")
+    keys = KeySerializer(many=True)
+
+    class Meta:
+        model = Provider
+        fields = read_only_fields = ("name", "kind", "active", "keys")

@@ -1,0 +1,97 @@
+"""Vendors over REST: the same services as the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.decorators import action
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet, ModelViewSet
+
+from monitoring.api.bodies import in_body_words
+from monitoring.api.filters import NoFilters
+from providers import services
+from providers.api.filters import ProviderFilters
+from providers.api.serializers import (
+    ConnectionReportSerializer,
+    KeySerializer,
+    NewKeySerializer,
+    ProviderSerializer,
+    ProviderStateSerializer,
+    SecretSerializer,
+)
+from providers.models import Provider, ProviderKey
+
+_KEY_ID = OpenApiParameter("key_id", {"type": "string", "format": "uuid"}, OpenApiParameter.PATH)
+
+
+class ProviderViewSet(ModelViewSet):
+    """Vendors and their credentials. Secrets go in and never come out; deleting a provider deletes its models."""
+
+    queryset = Provider.objects.prefetch_related("keys")
+    serializer_class = ProviderSerializer
+    filterset_class = ProviderFilters
+    keyset = "name"
+    permission_for = {
+        "test": "providers.test_provider",
+        "disable": "providers.change_provider",
+        "add_key": "providers.add_providerkey",
+        "rotate_key": "providers.rotate_providerkey",
+    }
+
+    @extend_schema(request=None, responses=ConnectionReportSerializer)
+    @action(detail=True, methods=["post"])
+    def test(self, request: Request, pk: str) -> Response:
+        """A real, short conversation with the vendor, of at most 15 seconds. 200 also where it fails: see `ok`."""
+        return Response(ConnectionReportSerializer(services.test_connection(self.get_object())).data)
+
+    @extend_schema(request=None, responses=ProviderSerializer)
+    @action(detail=True, methods=["post"])
+    def disable(self, request: Request, pk: str) -> Response:
+        """No request goes there from now on."""
+        provider = self.get_object()
+        services.disable_provider(provider)
+        return Response(self.get_serializer(provider).data)
+
+    @extend_schema(request=NewKeySerializer, responses={201: KeySerializer})
+    @action(detail=True, methods=["post"], url_path="keys")
+    def add_key(self, request: Request, pk: str) -> Response:
+        """One more key beside those that are there."""
+        provider, values = self.get_object(), self._valid(NewKeySerializer)
+        with in_body_words():
+            key = services.add_key(provider, values["api_key"], values["name"])
+        return Response(KeySerializer(key).data, status=201)
+
+    @extend_schema(request=SecretSerializer, responses=KeySerializer, parameters=[_KEY_ID])
+    @action(detail=True, methods=["post"], url_path="keys/(?P<key_id>[^/]+)/rotate")
+    def rotate_key(self, request: Request, pk: str, key_id: str) -> Response:
+        """Replaces the secret of one key."""
+        key = self._key(self.get_object(), key_id)
+        values = self._valid(SecretSerializer)
+        with in_body_words():
+            services.rotate_key(key, values["api_key"])
+        return Response(KeySerializer(key).data)
+
+    def _valid(self, serializer_class: type[SecretSerializer]) -> dict[str, Any]:
+        serializer = serializer_class(data=self.request.data)
+        serializer.is_valid(raise_exception=True)
+        return serializer.validated_data
+
+    def _key(self, provider: Provider, key_id: str) -> ProviderKey:
+        for key in provider.keys.all():
+            if str(key.id) == key_id:
+                return key
+        raise Http404
+
+
+class ProviderStateViewSet(ListModelMixin, GenericViewSet):
+    """The vendors as those see them who only look."""
+
+    queryset = Provider.objects.prefetch_related("keys")
+    serializer_class = ProviderStateSerializer
+    filterset_class = NoFilters
+    keyset = "name"

@@ -1,0 +1,11 @@
+from django.apps import AppConfig
+
+
+class ProvidersConfig(AppConfig):
+    name = "providers"
+    label = "providers"
+    verbose_name = "Vendors"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from providers import checks  # noqa: F401  (registers them)

@@ -1,0 +1,172 @@
+"""The forms of the provider pages. What is asked for beyond a name and an address comes from the adapter's declaration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from django import forms
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from unfold.widgets import (
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from monitoring.pages import RefusableForm
+from providers.adapters import registry
+from providers.adapters.base import FormField
+from providers.models import Provider, ProviderKey
+from providers.services import MAX_SECRET_CHARACTERS
+
+OPTION_PREFIX = "option_"
+
+
+class SecretLinesWidget(UnfoldAdminTextareaWidget):
+    """Takes secrets and never gives them back: not on an error, not on a second look."""
+
+    def __init__(self) -> None:
+        super().__init__({"rows": 3, "autocomplete": "off", "spellcheck": "false", "autocapitalize": "off", "class": "llmc-secret"})
+
+    def format_value(self, value: Any) -> str:
+        return ""
+
+
+def option_fields() -> dict[str, tuple[FormField, list[str]]]:
+    """Every declared option that is no secret and no column → (its declaration, the provider types that have it)."""
+    found: dict[str, tuple[FormField, list[str]]] = {}
+    for kind, _ in registry.kinds():
+        for field in registry.form(kind):
+            if not field.secret and field.name != "base_url":
+                found.setdefault(field.name, (field, []))[1].append(kind)
+    return found
+
+
+def _kind_choices() -> Iterator[tuple[str, str]]:
+    for kind, label in registry.kinds():
+        address = registry.default_base_url(kind)
+        # RFC 2606 keeps .invalid out of every network: such an address is none that an admin could call.
+        shown = address and not str(urlsplit(address).hostname).endswith(".invalid")
+        yield kind, f"{label}: {address}" if shown else label
+
+
+class ProviderForm(RefusableForm, forms.ModelForm):
+    provider_type = forms.ChoiceField(label="Type", widget=UnfoldAdminSelectWidget, help_text="Which wire this vendor speaks.")
+    new_keys = forms.CharField(
+        label="API keys",
+        required=False,
+        strip=False,
+        max_length=60_000,
+        widget=SecretLinesWidget,
+        help_text="One per line. They are stored encrypted and never shown again. Local servers often need none.",
+    )
+
+    class Meta:
+        model = Provider
+        exclude = ("options",)
+        labels = {"base_url": "Address"}
+        help_texts = {
+            "base_url": "Where the API lives, e.g. https://api.openai.com/v1. Empty: the address shown beside the type. "
+            "A key belongs to the host it was entered for: with another host, enter the key again."
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        kind = self.fields.get("provider_type")
+        if isinstance(kind, forms.ChoiceField):
+            kind.choices = list(_kind_choices())
+        if not self.instance._state.adding:
+            self.fields["new_keys"].label = "New API keys"
+            self.fields["new_keys"].help_text = "One per line. They replace every key below. For a single one: More, at the top."
+        for name, value in self.instance.options.items():
+            self.initial[OPTION_PREFIX + name] = value if isinstance(value, str) else json.dumps(value)
+
+    def clean(self) -> dict[str, Any]:
+        """Hands the options to the row, whose own `clean` runs next and judges the whole."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        kind = cleaned.get("provider_type")
+        self.instance.options = {}
+        for field in registry.form(kind) if kind else ():
+            name = OPTION_PREFIX + field.name
+            text = cleaned.get(name, "")
+            if field.required and name in self.fields and not text:
+                self.add_error(name, f"A provider of type {kind} needs this.")
+            elif text:
+                self._set_option(field.name, text)
+        return cleaned
+
+    def _set_option(self, name: str, text: str) -> None:
+        """Text, or what it spells in JSON where it begins like an object or a list."""
+        try:
+            self.instance.options[name] = json.loads(text) if text.startswith(("{", "[")) else text
+        except ValueError:
+            self.add_error(OPTION_PREFIX + name, 'This is not JSON. Write for example {"gpt-4o": "my-deployment"}.')
+
+    def _update_errors(self, errors: ValidationError) -> None:
+        """The row knows `options` only as a whole: that goes above the form, unless a field has said it better already."""
+        by_field: dict[str, Any] = dict(errors.error_dict) if hasattr(errors, "error_dict") else {NON_FIELD_ERRORS: errors.error_list}
+        options = by_field.pop("options", [])
+        if options and not any(name.startswith(OPTION_PREFIX) for name in self.errors):
+            by_field[NON_FIELD_ERRORS] = [*by_field.get(NON_FIELD_ERRORS, []), *options]
+        # Django's own hook for a row's errors; the type stubs do not know it.
+        super()._update_errors(ValidationError(by_field))  # type: ignore[misc]
+
+    def secrets(self) -> list[str]:
+        """The keys that were typed in, in order, without empty lines."""
+        return [line.strip() for line in self.cleaned_data.get("new_keys", "").splitlines() if line.strip()]
+
+
+def provider_form() -> type[ProviderForm]:
+    """ProviderForm with one field for each option that any provider type declares."""
+    fields = {
+        OPTION_PREFIX + name: forms.CharField(
+            label=field.label,
+            required=False,
+            max_length=10_000,
+            initial=field.default,
+            help_text=field.help_text,
+            widget=UnfoldAdminTextInputWidget,
+        )
+        for name, (field, _) in option_fields().items()
+    }
+    return type("ProviderForm", (ProviderForm,), fields)
+
+
+def _secret(help_text: str) -> forms.CharField:
+    return forms.CharField(
+        label="New key",
+        max_length=MAX_SECRET_CHARACTERS,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+        help_text=help_text,
+    )
+
+
+class AddKeyForm(forms.Form):
+    """One more key beside those a provider has."""
+
+    name = forms.CharField(
+        required=False,
+        max_length=80,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="To tell your keys apart, e.g. the account it is from.",
+    )
+    new_secret = _secret("It is stored encrypted and never shown again.")
+
+
+class _KeyChoice(forms.ModelChoiceField):
+    def label_from_instance(self, obj: ProviderKey) -> str:
+        return f"{obj.name or 'key'} …{obj.last4}"
+
+
+class RotateKeyForm(forms.Form):
+    """Which key, and what it becomes."""
+
+    key = _KeyChoice(ProviderKey.objects.none(), widget=UnfoldAdminSelectWidget, empty_label=None)
+    new_secret = _secret("It replaces the chosen key, in every process within two seconds. It is never shown again.")
+
+    def __init__(self, provider: Provider, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["key"].queryset = provider.keys.all()  # type: ignore[attr-defined]

@@ -1,0 +1,162 @@
+"""Vendors and their credentials, as the admin configures them."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+
+from core.errors import ConfigurationError
+from core.secrets import Secret, origin
+from providers.adapters import registry
+from providers.fields import EncryptedField
+from providers.vault import key_ring
+
+NAME_VALIDATOR = RegexValidator(
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "Use letters, digits, dot, dash and underscore; start with a letter or digit."
+)
+
+
+def validate_base_url(url: str) -> None:
+    """Any host name goes, also one without a dot, as a server beside us in a container network has."""
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port != 0
+    except ValueError:
+        raise ValidationError("This is not a valid address.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValidationError("Write an address with its scheme, e.g. https://api.openai.com/v1.")
+    if not port_is_valid or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
+        raise ValidationError("This is not a valid address.")
+    if parts.username is not None or parts.password is not None:
+        raise ValidationError("Do not put a user or password into the address; enter the key as an API key.")
+    if parts.query or parts.fragment:
+        raise ValidationError("Leave out everything from ? or # on.")
+
+
+class Provider(models.Model):
+    """One vendor account or server. What each number bounds, and its default: docs/configuration.md."""
+
+    class RateType(models.TextChoices):
+        TOKEN_BUCKET = "token_bucket", "Token bucket"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=80, unique=True, validators=[NAME_VALIDATOR], help_text="A short name, e.g. openai-main.")
+    provider_type = models.CharField(max_length=40, help_text="Which wire this vendor speaks.")
+    base_url = models.CharField(
+        "base URL",
+        max_length=500,
+        blank=True,
+        validators=[validate_base_url],
+        help_text="The address the API lives under, e.g. https://api.openai.com/v1. Empty: the vendor's own.",
+    )
+    options = models.JSONField(default=dict, blank=True, help_text="Further fields of this vendor type; never secrets.")
+    is_active = models.BooleanField("active", default=True, help_text="Off: no request goes there, and its models are not offered.")
+
+    rate_type = models.CharField(max_length=20, choices=RateType.choices, default=RateType.TOKEN_BUCKET)
+    rate_capacity = models.FloatField(
+        default=0, validators=[MinValueValidator(0), MaxValueValidator(1_000_000)], help_text="Calls allowed at once; 0 = no limit."
+    )
+    rate_refill_per_s = models.FloatField(
+        default=0, validators=[MinValueValidator(0), MaxValueValidator(1_000_000)], help_text="Calls a second after that."
+    )
+    max_concurrency = models.PositiveIntegerField(
+        default=100, validators=[MaxValueValidator(100_000)], help_text="Calls in flight at once, in each process; 0 = no limit."
+    )
+    breaker_fail_max = models.PositiveIntegerField(
+        default=5, validators=[MinValueValidator(1), MaxValueValidator(1_000)], help_text="Failures in a row that open the breaker."
+    )
+    breaker_reset_timeout_s = models.FloatField(
+        default=60, validators=[MinValueValidator(0.1), MaxValueValidator(86_400)], help_text="Seconds until one trial call."
+    )
+    connect_timeout_s = models.FloatField(default=3, validators=[MinValueValidator(0.05), MaxValueValidator(60)])
+    first_byte_timeout_s = models.FloatField(default=30, validators=[MinValueValidator(0.05), MaxValueValidator(3600)])
+    idle_timeout_s = models.FloatField(
+        default=60, validators=[MinValueValidator(0.05), MaxValueValidator(3600)], help_text="Longest silence inside an answer."
+    )
+    total_timeout_s = models.FloatField(default=600, validators=[MinValueValidator(0.1), MaxValueValidator(86_400)])
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+        permissions = [
+            ("test_provider", "Can test the connection to a provider"),
+            ("sync_provider", "Can sync the models of a provider"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def address(self) -> str:
+        """Where calls go: `base_url`, or the vendor's own where that is empty; "" where neither is known."""
+        try:
+            return self.base_url or registry.default_base_url(self.provider_type)
+        except ConfigurationError:
+            return ""
+
+    def clean(self) -> None:
+        """What no single field can tell; runs for admin, REST and shell alike. Raises ValidationError by field."""
+        errors = self._form_errors()
+        for field in self._meta.concrete_fields:
+            value = getattr(self, field.attname)
+            if isinstance(value, float) and not math.isfinite(value):
+                errors[field.name] = "Write a finite number."
+        if self.rate_capacity > 0 and self.rate_refill_per_s == 0:
+            errors["rate_refill_per_s"] = "With a capacity, the bucket needs a refill rate above 0, or it empties for ever."
+        if errors:
+            raise ValidationError(errors)
+
+    def _form_errors(self) -> dict[str, str]:
+        """Whether `provider_type` is known, and `base_url` and `options` are what its form asks for."""
+        try:
+            form = [field for field in registry.form(self.provider_type) if not field.secret and field.name != "base_url"]
+        except ConfigurationError as error:
+            return {"provider_type": str(error)}
+        if not isinstance(self.options, dict):
+            return {"options": "Write an object of names and values."}
+        errors = {} if self.address else {"base_url": "This vendor type needs an address."}
+        if missing := [field.name for field in form if field.required and not self.options.get(field.name)]:
+            errors["options"] = f"This vendor type needs {', '.join(missing)}."
+        if unknown := sorted(set(self.options) - {field.name for field in form}):
+            errors["options"] = f"This vendor type has no option {', '.join(unknown)}."
+        return errors
+
+
+class ProviderKey(models.Model):
+    """One credential at a vendor. The secret goes in and never comes out again, except to the gateway."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="keys")
+    name = models.CharField(max_length=80, blank=True)
+    secret = EncryptedField()
+    last4 = models.CharField("last four", max_length=4, editable=False)
+    weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(100)])
+    is_active = models.BooleanField("active", default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    rotated_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["created_at"]
+        permissions = [("rotate_providerkey", "Can replace the secret of a provider key")]
+
+    def __str__(self) -> str:
+        return f"{self.provider.name} …{self.last4}"
+
+    def bound_to(self) -> str:
+        """What the sealed secret belongs to: this row, this field, and the address it may be sent to."""
+        return f"{self._meta.db_table}:{self.id}:secret:{origin(self.provider.address)}"
+
+    def seal(self, plaintext: str) -> None:
+        """Sets the secret on this instance; the caller saves it."""
+        self.secret = key_ring().seal(plaintext, self.bound_to())
+        self.last4 = plaintext[-4:] if len(plaintext) >= 12 else ""
+
+    def open(self) -> Secret:
+        """Raises core.secrets.CannotOpen."""
+        return key_ring().open(bytes(self.secret), self.bound_to())

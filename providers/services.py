@@ -1,0 +1,210 @@
+"""What can be done with a provider: the same verbs for admin, REST, commands and the shell.
+
+Every write validates the whole row and runs in one transaction. ValidationError carries the field's name and never a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from core.config import BreakerSpec, KeySpec, ProviderSpec, RateSpec, TimeoutSpec
+from core.errors import ConfigurationError
+from core.secrets import CannotOpen, origin
+from providers import connection
+from providers.adapters import registry
+from providers.connection import ConnectionReport
+from providers.models import Provider, ProviderKey
+
+WRITABLE = (
+    "name",
+    "provider_type",
+    "base_url",
+    "options",
+    "is_active",
+    "rate_type",
+    "rate_capacity",
+    "rate_refill_per_s",
+    "max_concurrency",
+    "breaker_fail_max",
+    "breaker_reset_timeout_s",
+    "connect_timeout_s",
+    "first_byte_timeout_s",
+    "idle_timeout_s",
+    "total_timeout_s",
+)
+MAX_SECRET_CHARACTERS = 500
+MAX_KEYS = 100
+
+
+def spec_of(provider: Provider, keys: Iterable[ProviderKey]) -> ProviderSpec:
+    """The frozen form of a row, with its active keys opened.
+
+    Raises core.secrets.CannotOpen, and ConfigurationError where the row cannot work at all.
+    """
+    registry.form(provider.provider_type)  # an unknown type ends here
+    return ProviderSpec(
+        id=str(provider.id),
+        name=provider.name,
+        kind=provider.provider_type,
+        base_url=provider.address,
+        keys=tuple(KeySpec(str(key.id), key.last4, key.open(), key.weight) for key in keys if key.is_active),
+        options=dict(provider.options),
+        timeouts=TimeoutSpec(
+            connect_s=provider.connect_timeout_s,
+            first_byte_s=provider.first_byte_timeout_s,
+            idle_s=provider.idle_timeout_s,
+            total_s=provider.total_timeout_s,
+        ),
+        rate=RateSpec(type=provider.rate_type, capacity=provider.rate_capacity, refill_rate=provider.rate_refill_per_s),
+        breaker=BreakerSpec(fail_max=provider.breaker_fail_max, reset_timeout_s=provider.breaker_reset_timeout_s),
+        max_concurrency=provider.max_concurrency,
+    )
+
+
+def create_provider(
+    *,
+    name: str,
+    provider_type: str,
+    base_url: str = "",
+    options: Mapping[str, Any] | None = None,
+    secrets: Sequence[str] = (),
+    **columns: Any,
+) -> Provider:
+    """`secrets` are the vendor's keys in plaintext, one ProviderKey each. Raises ValidationError."""
+    _refuse_unknown(columns)
+    _check_secrets(secrets)
+    provider = Provider(name=name, provider_type=provider_type, base_url=base_url, options={} if options is None else options, **columns)
+    with transaction.atomic():
+        provider.full_clean()
+        provider.save(force_insert=True)
+        _seal_all(provider, secrets)
+    return provider
+
+
+def update_provider(provider: Provider, changes: Mapping[str, Any], secrets: Sequence[str] | None = None) -> Provider:
+    """Sets `changes` by column name; `secrets` replaces every stored key.
+
+    A key is sealed for the address it was entered for. Where the address moves to another host, the stored keys are of no
+    use any more: new ones are asked for, so that a changed address cannot carry off an old key. Raises ValidationError.
+    """
+    _refuse_unknown(changes)
+    _check_secrets(secrets or ())
+    with transaction.atomic():
+        # The row, not the instance, knows the old address: a form has changed the instance already.
+        stored = Provider.objects.select_for_update().get(pk=provider.pk)
+        for column, value in changes.items():
+            setattr(provider, column, value)
+        provider.full_clean()
+        moved = origin(stored.address) != origin(provider.address)
+        if moved and not secrets and stored.keys.exists() and needs_key(provider.provider_type):
+            raise ValidationError({"base_url": "The stored keys belong to the old address: enter the key again with the new one."})
+        if changes:
+            provider.save(update_fields=[*changes, "updated_at"])
+        if moved or secrets is not None:
+            for key in stored.keys.all():
+                key.delete()
+        _seal_all(provider, secrets or ())
+    return provider
+
+
+def disable_provider(provider: Provider) -> None:
+    """No request goes there from now on."""
+    _set_active(provider, False)
+
+
+def enable_provider(provider: Provider) -> None:
+    _set_active(provider, True)
+
+
+def add_key(provider: Provider, plaintext: str, name: str = "") -> ProviderKey:
+    """Raises ValidationError on `api_key` or `name`."""
+    _check_secrets([plaintext])
+    with transaction.atomic():
+        Provider.objects.select_for_update().get(pk=provider.pk)
+        if provider.keys.count() >= MAX_KEYS:
+            raise ValidationError({"api_key": f"A provider has at most {MAX_KEYS} keys."})
+        return _seal(provider, plaintext, name)
+
+
+def rotate_key(key: ProviderKey, plaintext: str) -> ProviderKey:
+    """The same row with another secret: name, weight and history stay. Raises ValidationError on `api_key`."""
+    _check_secrets([plaintext])
+    with transaction.atomic():
+        # The address may have moved since `key` was read; the lock also makes two rotations take turns.
+        key.provider = Provider.objects.select_for_update().get(pk=key.provider_id)
+        key.seal(plaintext)
+        key.rotated_at = timezone.now()
+        key.save(update_fields=["secret", "last4", "rotated_at"])
+    return key
+
+
+def test_connection(provider: Provider) -> ConnectionReport:
+    """A real, short conversation with the vendor; see `providers.connection.try_out`. Raises nothing the vendor can cause."""
+    report = ConnectionReport()
+    try:
+        spec = spec_of(provider, provider.keys.all())
+    except (CannotOpen, ConfigurationError) as error:
+        report.add("key", "fail", str(error))
+        return report
+    if not spec.keys and needs_key(provider.provider_type):
+        report.add("key", "fail", "This vendor needs a key, and none that is switched on is stored.")
+        return report
+    # By the name of the reverse relation: models_registry builds on this package and is not imported here.
+    models = provider.models.filter(is_active=True, model_type="chat")
+    return connection.try_out(spec, models.order_by("priority", "alias").values_list("model_id", flat=True))
+
+
+def list_vendor_models(provider: Provider) -> list[str]:
+    """What the vendor says it has, sorted. Raises core.errors.GatewayError, CannotOpen, ValidationError."""
+    try:
+        return connection.list_models(spec_of(provider, provider.keys.all()))
+    except ConfigurationError as error:
+        raise ValidationError({"provider_type": str(error)}) from error
+
+
+def needs_key(provider_type: str) -> bool:
+    """Whether this vendor type cannot be called without a credential. Raises ConfigurationError for an unknown one."""
+    return any(field.secret and field.required for field in registry.form(provider_type))
+
+
+def _set_active(provider: Provider, active: bool) -> None:
+    provider.is_active = active
+    provider.save(update_fields=["is_active", "updated_at"])
+
+
+def _seal_all(provider: Provider, secrets: Sequence[str]) -> None:
+    for plaintext in secrets:
+        _seal(provider, plaintext)
+
+
+def _seal(provider: Provider, plaintext: str, name: str = "") -> ProviderKey:
+    key = ProviderKey(provider=provider, name=name)
+    key.seal(plaintext)
+    key.full_clean()
+    key.save(force_insert=True)
+    return key
+
+
+def _check_secrets(secrets: Sequence[str]) -> None:
+    """A key travels in an HTTP header: printable ASCII without spaces. The messages never repeat it."""
+    if len(secrets) > MAX_KEYS:
+        raise ValidationError({"api_key": f"A provider has at most {MAX_KEYS} keys."})
+    for secret in secrets:
+        if not isinstance(secret, str) or not secret:
+            raise ValidationError({"api_key": "The key is empty."})
+        if len(secret) > MAX_SECRET_CHARACTERS:
+            raise ValidationError({"api_key": f"The key is longer than {MAX_SECRET_CHARACTERS} characters."})
+        if not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise ValidationError({"api_key": "The key has a space, a line break or a character that is not ASCII in it."})
+    if len(set(secrets)) != len(secrets):
+        raise ValidationError({"api_key": "The same key is given twice."})
+
+
+def _refuse_unknown(columns: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(columns) - set(WRITABLE)):
+        raise ValidationError(dict.fromkeys(unknown, "This field is not known or cannot be set."))
