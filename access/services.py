@@ -1,0 +1,146 @@
+"""Making and revoking the credentials of programs and people. The plaintext is returned once and stored nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from access import keys
+from access.models import ApiKey, PersonalToken, Team
+
+SCOPES = ("chat", "embeddings", "tasks", "models", "usage")
+DEFAULT_SCOPES = ("chat", "models")
+MAX_ALLOWED_MODELS = 1_000
+_MAX_ALIAS = 200
+_CHANGEABLE = ("name", "scopes", "allowed_models", "requests_per_minute", "tokens_per_minute", "max_concurrency", "expires_at")
+
+
+def create_api_key(
+    *,
+    name: str,
+    team: Team,
+    scopes: Iterable[str] | None = None,
+    allowed_models: Iterable[str] | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    max_concurrency: int | None = None,
+    expires_at: datetime | None = None,
+    created_by: Any = None,
+) -> tuple[ApiKey, str]:
+    """The row and the key itself. `allowed_models` None = every model. Raises ValidationError by field."""
+    _refuse_past(expires_at)
+    plaintext = keys.make(keys.API_KEY_PREFIX)
+    row = ApiKey(
+        name=name,
+        team=team,
+        scopes=checked_scopes(DEFAULT_SCOPES if scopes is None else scopes),
+        allowed_models=checked_models(allowed_models),
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        max_concurrency=max_concurrency,
+        expires_at=expires_at,
+        created_by=created_by,
+        prefix=keys.shown(plaintext, keys.API_KEY_PREFIX),
+        digest=digest_of(plaintext),
+    )
+    with transaction.atomic():
+        row.full_clean()
+        row.save(force_insert=True)
+    return row, plaintext
+
+
+def update_api_key(key: ApiKey, changes: Mapping[str, Any]) -> ApiKey:
+    """Sets `changes` by column name; the team and the key itself stay what they are. Raises ValidationError by field."""
+    values = dict(changes)
+    if values.pop("team", key.team) != key.team:
+        raise ValidationError({"team": "A key stays with its team: make a new key."})
+    if unknown := sorted(set(values) - set(_CHANGEABLE)):
+        raise ValidationError(dict.fromkeys(unknown, "This field is not known or cannot be set."))
+    if "scopes" in values:
+        values["scopes"] = checked_scopes(values["scopes"])
+    if "allowed_models" in values:
+        values["allowed_models"] = checked_models(values["allowed_models"])
+    if values.get("expires_at") != key.expires_at:
+        _refuse_past(values.get("expires_at"))
+    with transaction.atomic():
+        for column, value in values.items():
+            setattr(key, column, value)
+        key.full_clean()
+        if values:
+            key.save(update_fields=list(values))
+    return key
+
+
+def revoke_api_key(key: ApiKey) -> None:
+    """For good. A second time changes nothing: the first moment counts."""
+    _revoke(key)
+
+
+def create_personal_token(user: User, name: str, expires_at: datetime | None = None) -> tuple[PersonalToken, str]:
+    """The row and the token itself; it may do what `user` may do. Raises ValidationError by field."""
+    _refuse_past(expires_at)
+    plaintext = keys.make(keys.TOKEN_PREFIX)
+    row = PersonalToken(
+        user=user,
+        name=name,
+        prefix=keys.shown(plaintext, keys.TOKEN_PREFIX),
+        digest=digest_of(plaintext),
+        expires_at=expires_at,
+    )
+    with transaction.atomic():
+        row.full_clean()
+        row.save(force_insert=True)
+    return row, plaintext
+
+
+def revoke_personal_token(token: PersonalToken) -> None:
+    """For good, as `revoke_api_key`."""
+    _revoke(token)
+
+
+def digest_of(plaintext: str) -> bytes:
+    """What is stored of a credential, and looked up whole."""
+    return keys.digest(settings.API_KEY_PEPPER, plaintext.encode())
+
+
+def checked_scopes(scopes: Iterable[str]) -> list[str]:
+    """In the order of SCOPES, without doubles. Raises ValidationError on `scopes`."""
+    given = set(scopes)
+    if unknown := sorted(map(str, given - set(SCOPES))):
+        raise ValidationError({"scopes": f"Unknown: {', '.join(unknown)}. The scopes are {', '.join(SCOPES)}."})
+    if not given:
+        raise ValidationError({"scopes": "Give at least one: a key without a scope can do nothing."})
+    return [scope for scope in SCOPES if scope in given]
+
+
+def checked_models(aliases: Iterable[str] | None) -> list[str] | None:
+    """Aliases as they are kept; a model need not exist yet. Raises ValidationError on `allowed_models`."""
+    if aliases is None:
+        return None
+    given = list(dict.fromkeys(aliases))
+    if not given:
+        raise ValidationError({"allowed_models": "Give at least one alias, or null for every model."})
+    if len(given) > MAX_ALLOWED_MODELS:
+        raise ValidationError({"allowed_models": f"At most {MAX_ALLOWED_MODELS} aliases; use null for every model."})
+    if any(not isinstance(alias, str) or not alias or len(alias) > _MAX_ALIAS for alias in given):
+        raise ValidationError({"allowed_models": f"Each alias is a text of 1 to {_MAX_ALIAS} characters."})
+    return given
+
+
+def _refuse_past(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= timezone.now():
+        raise ValidationError({"expires_at": "This moment is over; choose a later one, or none."})
+
+
+def _revoke(row: ApiKey | PersonalToken) -> None:
+    with transaction.atomic():
+        current = type(row).objects.select_for_update().get(pk=row.pk)
+        row.revoked_at = current.revoked_at or timezone.now()
+        row.save(update_fields=["revoked_at"])

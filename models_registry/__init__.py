@@ -1,0 +1,1 @@
+"""What we can ask for: models, and what they cost."""

@@ -1,0 +1,146 @@
+"""Models and their prices in the admin, and the page that brings the list of models in line with the vendor's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Prefetch, Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action, display
+
+from core.errors import GatewayError
+from core.secrets import CannotOpen
+from models_registry import services
+from models_registry.forms import SetPriceForm
+from models_registry.models import LLMModel, Price
+from monitoring.pages import Pages, ReadOnly, amount, show_refusal
+from providers.models import Provider
+
+
+def _in_force() -> QuerySet[Price]:
+    now = timezone.now()
+    return Price.objects.filter(Q(valid_to__isnull=True) | Q(valid_to__gt=now), valid_from__lte=now).order_by("-valid_from")
+
+
+class PriceInline(ReadOnly, TabularInline):
+    """The history of a price. It changes only by "Set price", which ends one row and begins another."""
+
+    model = Price
+    fields = ("valid_from", "valid_to", "input", "cached_input", "cache_write", "output", "source")
+    readonly_fields = fields
+    verbose_name_plural = "prices per million tokens"
+    hide_title = True
+    extra = 0
+    max_num = 0
+
+    @display(description="Input")
+    def input(self, row: Price) -> str:
+        return amount(row.input_micros, row.currency)
+
+    @display(description="Cached input")
+    def cached_input(self, row: Price) -> str:
+        return amount(row.cached_input_micros, row.currency)
+
+    @display(description="Cache write")
+    def cache_write(self, row: Price) -> str:
+        return amount(row.cache_write_micros, row.currency)
+
+    @display(description="Output")
+    def output(self, row: Price) -> str:
+        return amount(row.output_micros, row.currency)
+
+
+@admin.register(LLMModel)
+class LLMModelAdmin(Pages, ModelAdmin):
+    list_display = ("alias", "provider", "model_id", "model_type", "active", "price_now", "priority")
+    list_filter = ("is_active", "model_type", "provider")
+    list_select_related = ("provider",)
+    search_fields = ("alias", "model_id", "provider__name")
+    inlines = (PriceInline,)
+    actions_detail = ("set_price",)
+    fieldsets = (
+        (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "is_active"))}),
+        ("Choosing among several", {"fields": (("priority", "quality"),)}),
+        ("What it can do", {"fields": (("context_window", "max_output_tokens"), "capabilities"), "classes": ("collapse",)}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LLMModel]:
+        return super().get_queryset(request).prefetch_related(Prefetch("prices", queryset=_in_force(), to_attr="prices_now"))
+
+    @display(description="Status", label={"on": "success", "off": "danger", "provider off": "warning"})
+    def active(self, row: LLMModel) -> str:
+        if not row.is_active:
+            return "off"
+        return "on" if row.provider.is_active else "provider off"
+
+    @display(description="Price now, in / out")
+    def price_now(self, row: Any) -> str:
+        if not row.prices_now:
+            return "unknown"
+        price = row.prices_now[0]
+        return f"{amount(price.input_micros, '')} / {amount(price.output_micros, price.currency)}"
+
+    def get_inlines(self, request: HttpRequest, obj: LLMModel | None) -> tuple[type[TabularInline], ...]:
+        return self.inlines if obj else ()
+
+    # Set price ------------------------------------------------------------------------------------------------------
+    def has_set_price_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("models_registry.add_price"))
+
+    @action(description="Set price", permissions=["set_price"], icon="payments", url_path="price")
+    def set_price(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        model = self.found(request, object_id)
+        form = SetPriceForm(request.POST or None)
+        if form.is_valid():
+            try:
+                services.set_price(model, **form.arguments())
+            except ValidationError as refused:
+                show_refusal(form, refused)
+            else:
+                self.log_change(request, model, "Set a new price.")
+                messages.success(request, f"{model} has a new price.")
+                return redirect(self.url_of(model))
+        return self.page(request, "form.html", model, "Set price", form=form, verb="Set the price")
+
+    # Sync -----------------------------------------------------------------------------------------------------------
+    def get_urls(self) -> list[URLPattern]:
+        sync = path("sync/<uuid:provider_id>/", self.admin_site.admin_view(self.sync), name="models_registry_llmmodel_sync")
+        return [sync, *super().get_urls()]
+
+    def sync(self, request: HttpRequest, provider_id: str) -> HttpResponse:
+        """GET asks the vendor and shows what would change; POST changes it."""
+        if not request.user.has_perm("providers.sync_provider"):
+            raise PermissionDenied
+        provider = Provider.objects.filter(pk=provider_id).first()
+        if provider is None:
+            raise Http404("There is no provider with this id; it may have been deleted.")
+        try:
+            difference = services.sync_models(provider, apply=request.method == "POST")
+        except (GatewayError, ValidationError, CannotOpen) as failed:
+            return self._sync_page(request, provider, failure=_in_plain_words(failed))
+        if request.method != "POST":
+            return self._sync_page(request, provider, difference=difference, same=not _changes(difference))
+        added, gone, changed = (len(rows) for rows in (difference.new, difference.gone, difference.changed))
+        messages.success(request, f"Models of {provider}: {added} added, {gone} switched off, {changed} switched on again.")
+        return redirect(reverse(f"{self.admin_site.name}:models_registry_llmmodel_changelist") + f"?provider__id__exact={provider.pk}")
+
+    def _sync_page(self, request: HttpRequest, provider: Provider, **context: Any) -> TemplateResponse:
+        back = reverse(f"{self.admin_site.name}:providers_provider_change", args=[provider.pk])
+        return self.page(request, "sync_models.html", provider, "Sync models", opts=Provider._meta, back=back, **context)
+
+
+def _changes(difference: services.SyncDiff) -> int:
+    return len(difference.new) + len(difference.gone) + len(difference.changed)
+
+
+def _in_plain_words(failed: Exception) -> str:
+    if isinstance(failed, GatewayError):
+        return failed.message
+    return " ".join(failed.messages) if isinstance(failed, ValidationError) else str(failed)

@@ -1,0 +1,76 @@
+"""Models and prices as REST reads and shows them. Amounts are decimal strings per million tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from core.money import MAX_PRICE_PER_MILLION, plain
+from models_registry import services
+from models_registry.models import CURRENCY_VALIDATOR, LLMModel, Price
+from monitoring.api.bodies import Strict, StrictModel, in_body_words
+
+
+class LLMModelSerializer(StrictModel):
+    capabilities = serializers.ListField(
+        child=serializers.CharField(max_length=60), required=False, max_length=50, help_text='E.g. ["tools", "images", "json"].'
+    )
+
+    class Meta:
+        model = LLMModel
+        fields = (
+            *("id", "provider", "model_id", "alias", "model_type", "is_active", "priority"),
+            *("context_window", "max_output_tokens", "capabilities", "quality"),
+        )
+
+    def update(self, instance: LLMModel, validated_data: dict[str, Any]) -> LLMModel:
+        if "is_active" in validated_data:
+            instance.gone_at = None  # from now on it is a person's decision, which no sync takes back
+        return super().update(instance, validated_data)
+
+
+def _amount(*, required: bool, help_text: str) -> serializers.DecimalField:
+    return serializers.DecimalField(
+        max_digits=13, decimal_places=6, min_value=0, max_value=MAX_PRICE_PER_MILLION, required=required, help_text=help_text
+    )
+
+
+class PerMillionSerializer(Strict):
+    input = _amount(required=True, help_text='E.g. "2.50".')
+    cached_input = _amount(required=False, help_text="Left out: as input.")
+    cache_write = _amount(required=False, help_text="Left out: as input.")
+    output = _amount(required=True, help_text='E.g. "10.00".')
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        return {"per_million": super().to_internal_value(data)}
+
+    def to_representation(self, price: Price) -> dict[str, str]:
+        return {bucket: plain(getattr(price, f"{bucket}_micros")) for bucket in services.BUCKETS}
+
+
+class PriceSerializer(Strict):
+    id = serializers.UUIDField(read_only=True)
+    model = serializers.PrimaryKeyRelatedField(queryset=LLMModel.objects.all(), pk_field=serializers.UUIDField())
+    currency = serializers.CharField(max_length=3, validators=[CURRENCY_VALIDATOR])
+    valid_from = serializers.DateTimeField(required=False, help_text="Left out: from now on.")
+    valid_to = serializers.DateTimeField(read_only=True, help_text="null = still in force.")
+    per_million = PerMillionSerializer(source="*")
+    source = serializers.CharField(  # type: ignore[assignment]  # a field of that name, not the attribute of Field
+        required=False, allow_blank=True, max_length=200, help_text="Where the figures come from."
+    )
+
+    def create(self, validated_data: dict[str, Any]) -> Price:
+        with in_body_words():
+            return services.set_price(**validated_data)
+
+
+class SyncRequestSerializer(Strict):
+    apply = serializers.BooleanField(required=False, default=False, help_text="false: only show what would change.")
+
+
+class SyncDiffSerializer(serializers.Serializer):
+    new = serializers.ListField(child=serializers.CharField())
+    gone = serializers.ListField(child=serializers.CharField())
+    changed = serializers.ListField(child=serializers.CharField())
+    applied = serializers.BooleanField()

@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class ModelsRegistryConfig(AppConfig):
+    name = "models_registry"
+    label = "models_registry"
+    verbose_name = "Models and prices"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,241 @@
+"""Providers over REST: the bodies of the contract, and no secret in any answer."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from core.errors import ProviderUnreachable
+from models_registry.models import LLMModel
+from providers.models import Provider, ProviderKey
+from tests.rest.conftest import SECRET, World, attrs
+
+URL = "/api/v1/llm/providers"
+BODY: dict[str, Any] = {
+    "name": "openai-main",
+    "provider_type": "openai",
+    "config": {"api_key": SECRET, "base_url": "https://api.openai.com/v1", "organization": "org-1"},
+    "is_active": True,
+    "rate_limit": {"type": "token_bucket", "capacity": 20.0, "refill_rate": 3.0},
+    "breaker": {"fail_max": 6, "reset_timeout_s": 61.0},
+    "timeouts": {"connect_s": 2.0, "first_byte_s": 31.0, "idle_s": 62.0, "total_s": 601.0},
+    "max_concurrency": 50,
+}
+
+
+def test_the_contracts_body_round_trips(root: APIClient) -> None:
+    response = root.post(URL, BODY)
+    assert response.status_code == 201
+    shown = response.json()
+    key = ProviderKey.objects.get()
+    expected = copy.deepcopy(BODY)
+    del expected["config"]["api_key"]
+    assert shown == {**expected, "id": str(Provider.objects.get().id), "keys": [{"id": str(key.id), "last4": "1234", "state": "active"}]}
+    assert root.get(f"{URL}/{shown['id']}").json() == shown
+    assert root.get(URL).json() == {"next": None, "previous": None, "results": [shown]}
+    assert key.open().reveal() == SECRET
+
+
+def test_defaults_are_filled_in(root: APIClient) -> None:
+    shown = root.post(URL, {"name": "e", "provider_type": "echo"}).json()
+    assert shown["rate_limit"] == {"type": "token_bucket", "capacity": 0.0, "refill_rate": 0.0}
+    assert shown["breaker"] == {"fail_max": 5, "reset_timeout_s": 60.0}
+    assert shown["timeouts"] == {"connect_s": 3.0, "first_byte_s": 30.0, "idle_s": 60.0, "total_s": 600.0}
+    assert (shown["max_concurrency"], shown["is_active"], shown["config"], shown["keys"]) == (100, True, {"base_url": ""}, [])
+
+
+def test_several_keys(root: APIClient) -> None:
+    config = {"api_keys": [SECRET, "sk-planted-vendor-key-abcdefgh5678"]}
+    shown = root.post(URL, {**BODY, "config": config}).json()
+    assert [key["last4"] for key in shown["keys"]] == ["1234", "5678"]
+
+
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [
+        ({"name": None}, "name"),
+        ({"name": "no spaces here"}, "name"),
+        ({"name": {}}, "name"),
+        ({"provider_type": "telepathy"}, "provider_type"),
+        ({"provider_type": ["openai"]}, "provider_type"),
+        ({"config": "sk-planted"}, "config"),
+        ({"config": {}}, "config.api_key"),
+        ({"config": {"api_key": ""}}, "config.api_key"),
+        ({"config": {"api_key": 7}}, "config.api_key"),
+        ({"config": {"api_key": f"{SECRET}\n"}}, "config.api_key"),
+        ({"config": {"api_keys": []}}, "config.api_keys"),
+        ({"config": {"api_keys": SECRET}}, "config.api_keys"),
+        ({"config": {"api_keys": [SECRET, None]}}, "config.api_keys"),
+        ({"config": {"api_key": SECRET, "api_keys": [SECRET]}}, "config.api_keys"),
+        ({"config": {"api_key": SECRET, "base_url": "file:///etc/passwd"}}, "config.base_url"),
+        ({"config": {"api_key": SECRET, "base_url": ["https://a.example"]}}, "config.base_url"),
+        ({"config": {"api_key": SECRET, "apikey2": SECRET}}, "config"),
+        ({"is_active": "perhaps"}, "is_active"),
+        ({"rate_limit": {"type": "sliding"}}, "rate_limit.type"),
+        ({"rate_limit": {"capacity": -1}}, "rate_limit.capacity"),
+        ({"rate_limit": {"capacity": "nan"}}, "rate_limit.capacity"),
+        ({"rate_limit": {"capacity": 5}}, "rate_limit.refill_rate"),
+        ({"rate_limit": {"burst": 5}}, "rate_limit.burst"),
+        ({"rate_limit": []}, "rate_limit.non_field_errors"),
+        ({"breaker": {"fail_max": 0}}, "breaker.fail_max"),
+        ({"breaker": {"fail_max": 1.5}}, "breaker.fail_max"),
+        ({"timeouts": {"idle_s": "inf"}}, "timeouts.idle_s"),
+        ({"timeouts": {"connect_s": 61}}, "timeouts.connect_s"),
+        ({"max_concurrency": -1}, "max_concurrency"),
+        ({"max_concurrency": 10**30}, "max_concurrency"),
+        ({"id": "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0001"}, "id"),
+        ({"keys": []}, "keys"),
+        ({"created_at": "2026-01-01"}, "created_at"),
+        ({"rate_capacity": 5}, "rate_capacity"),
+    ],
+)
+def test_bad_input_names_the_field_and_creates_nothing(root: APIClient, change: dict[str, Any], at: str) -> None:
+    response = root.post(URL, {**BODY, **change})
+    assert attrs(response) == {at}
+    assert SECRET not in response.content.decode()
+    assert not Provider.objects.exists()
+
+
+def test_several_mistakes_are_said_at_once(root: APIClient) -> None:
+    assert attrs(root.post(URL, {"nmae": "x", "provider_type": "echo", "breaker": {"fail_max": "five", "foo": 1}})) == {
+        "name",
+        "nmae",
+        "breaker.fail_max",
+        "breaker.foo",
+    }
+
+
+def test_patch_merges_config_and_leaves_the_rest(root: APIClient) -> None:
+    shown = root.post(URL, BODY).json()
+    url = f"{URL}/{shown['id']}"
+    changed = root.patch(url, {"config": {"project": "proj_1"}, "timeouts": {"idle_s": 9}}).json()
+    assert changed["config"] == {"base_url": "https://api.openai.com/v1", "organization": "org-1", "project": "proj_1"}
+    assert changed["timeouts"] == {**shown["timeouts"], "idle_s": 9.0}
+    assert changed["keys"] == shown["keys"]
+    assert root.patch(url, {"config": {"organization": None}}).json()["config"] == {
+        "base_url": "https://api.openai.com/v1",
+        "project": "proj_1",
+    }
+    assert root.put(url, {"name": "n", "provider_type": "openai", "config": {}}).json()["config"] == {"base_url": ""}
+
+
+def test_a_new_key_by_patch_replaces_the_old_and_is_shown_by_its_last_four(root: APIClient) -> None:
+    shown = root.post(URL, BODY).json()
+    changed = root.patch(f"{URL}/{shown['id']}", {"config": {"api_key": "sk-planted-vendor-key-new9999"}}).json()
+    assert [key["last4"] for key in changed["keys"]] == ["9999"]
+    assert ProviderKey.objects.count() == 1
+
+
+def test_another_host_needs_the_key_again(root: APIClient) -> None:
+    url = f"{URL}/{root.post(URL, BODY).json()['id']}"
+    assert attrs(root.patch(url, {"config": {"base_url": "https://evil.example/v1"}})) == {"config.base_url"}
+    assert root.get(url).json()["config"]["base_url"] == "https://api.openai.com/v1"
+    moved = root.patch(url, {"config": {"base_url": "https://other.example/v1", "api_key": SECRET}})
+    assert moved.status_code == 200
+
+
+def test_no_answer_holds_the_secret(root: APIClient, world: World) -> None:
+    url = f"{URL}/{world.provider.id}"
+    another = "sk-another-vendor-key-abcdefgh5678"
+    answers = [
+        root.post(URL, BODY),
+        root.get(URL),
+        root.get(url),
+        root.patch(url, {"config": {"api_key": SECRET}}),
+        root.post(f"{url}/keys", {"api_key": another}),
+        root.post(f"{url}/keys", {"api_key": f"{another} "}),
+        root.post(f"{url}/keys", {"apikey": another}),
+        root.post(f"{url}/test"),
+        root.post(f"{url}/disable"),
+        root.get("/api/v1/providers"),
+        root.get("/api/schema/?format=json"),
+    ]
+    for answer in answers:
+        assert SECRET not in answer.content.decode()
+        assert another not in answer.content.decode()
+
+
+def test_test_has_the_contracts_shape(root: APIClient, world: World) -> None:
+    report = root.post(f"{URL}/{world.provider.id}/test").json()
+    assert set(report) == {"ok", "latency_ms", "checks", "tokens_used"}
+    assert report["ok"] is True
+    assert isinstance(report["latency_ms"], int)
+    assert report["tokens_used"] > 0
+    assert [(check["name"], check["result"]) for check in report["checks"]] == [("models", "pass"), ("chat", "pass")]
+    assert all(set(check) == {"name", "result", "detail"} for check in report["checks"])
+
+
+def test_add_rotate_and_disable(root: APIClient, world: World) -> None:
+    url = f"{URL}/{world.provider.id}"
+    added = root.post(f"{url}/keys", {"api_key": "sk-another-vendor-key-abcdefgh5678", "name": "spare"})
+    assert (added.status_code, set(added.json()), added.json()["last4"]) == (201, {"id", "last4", "state"}, "5678")
+    rotated = root.post(f"{url}/keys/{added.json()['id']}/rotate", {"api_key": "sk-another-vendor-key-abcdefgh9999"})
+    assert (rotated.status_code, rotated.json()) == (200, {**added.json(), "last4": "9999"})
+    assert attrs(root.post(f"{url}/keys/{added.json()['id']}/rotate", {})) == {"api_key"}
+    assert attrs(root.post(f"{url}/keys", {"api_key": "x y"})) == {"api_key"}
+    assert attrs(root.post(f"{url}/keys", {"api_key": "xy", "weight": 3})) == {"weight"}
+    assert root.post(f"{url}/disable").json()["is_active"] is False
+
+
+def test_a_key_of_another_provider_is_not_found(root: APIClient, world: World) -> None:
+    other = root.post(URL, {"name": "other", "provider_type": "echo"}).json()
+    for key_id in (world.key.id, "nonsense"):
+        assert root.post(f"{URL}/{other['id']}/keys/{key_id}/rotate", {"api_key": "x" * 20}).status_code == 404
+
+
+@pytest.mark.parametrize("id_", ["nonsense", "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0001"])
+def test_what_is_not_there_is_404_in_the_shape_of_errors(root: APIClient, id_: str) -> None:
+    response = root.get(f"{URL}/{id_}")
+    assert response.status_code == 404
+    assert response.json()["errors"][0]["code"] == "not_found"
+
+
+def test_sync_shows_then_applies(root: APIClient, world: World) -> None:
+    url = f"{URL}/{world.provider.id}/sync-models"
+    LLMModel.objects.update(model_id="retired")
+    expected = {"new": ["echo-1"], "gone": ["retired"], "changed": [], "applied": False}
+    assert root.post(url).json() == expected
+    assert root.post(url, {"apply": False}).json() == expected
+    assert LLMModel.objects.count() == 1
+    assert root.post(url, {"apply": True}).json() == {**expected, "applied": True}
+    assert set(LLMModel.objects.values_list("model_id", "is_active")) == {("retired", False), ("echo-1", True)}
+    assert attrs(root.post(url, {"aply": True})) == {"aply"}
+
+
+def test_sync_says_what_the_vendor_did_wrong(root: APIClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(provider: Provider) -> list[str]:
+        raise ProviderUnreachable("The provider cannot be reached.", detail="10.0.0.1")
+
+    monkeypatch.setattr("models_registry.services.list_vendor_models", fail)
+    response = root.post(f"{URL}/{world.provider.id}/sync-models")
+    assert response.status_code == 502
+    assert response.json()["errors"] == [{"code": "upstream_unreachable", "detail": "The provider cannot be reached.", "attr": None}]
+
+
+def test_a_key_that_no_longer_opens_is_named(root: APIClient, world: World) -> None:
+    Provider.objects.filter(pk=world.provider.pk).update(base_url="https://elsewhere.example/v1")
+    assert attrs(root.post(f"{URL}/{world.provider.id}/sync-models")) == {"config.api_key"}
+
+
+def test_the_read_only_list(viewer: APIClient, world: World) -> None:
+    key = {"id": str(world.key.id), "last4": "1234", "state": "active"}
+    assert viewer.get("/api/v1/providers").json()["results"] == [{"name": "echo", "kind": "echo", "active": True, "keys": [key]}]
+
+
+def test_filters_and_a_mistyped_one(root: APIClient, world: World) -> None:
+    assert len(root.get(f"{URL}?provider_type=echo").json()["results"]) == 1
+    assert root.get(f"{URL}?is_active=false").json()["results"] == []
+    assert attrs(root.get(f"{URL}?provider_typ=echo")) == {"provider_typ"}
+
+
+def test_the_list_costs_the_same_for_many(root: APIClient, world: World, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(3):  # the token, the providers, their keys
+        assert len(json.loads(root.get(URL).content)["results"]) == 1
+    for number in range(5):
+        root.post(URL, {**BODY, "name": f"p{number}"})
+    with django_assert_num_queries(3):
+        assert len(json.loads(root.get(URL).content)["results"]) == 6
