@@ -1,0 +1,1 @@
+"""The hot path. Read `pipeline.py` first."""

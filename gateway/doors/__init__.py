@@ -1,0 +1,1 @@
+"""One file per dialect and transport: bytes in, bytes out."""

@@ -1,0 +1,259 @@
+"""Requests over plain ASGI: no middleware, no framework. What every data-plane route shares."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+import msgspec
+
+from core.chat import ChatRequest
+from core.config import CallerSpec
+from core.errors import (
+    BodyTooLarge,
+    BudgetExhausted,
+    ClientGone,
+    GatewayError,
+    InvalidRequest,
+    NotAuthenticated,
+    RequestTimeout,
+    ServerBusy,
+)
+from gateway import admission
+from gateway.doors import openai_chat
+from gateway.pipeline import Generation, Pipeline
+from gateway.router import View
+from monitoring import metrics
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_log = logging.getLogger(__name__)
+JSON = (b"content-type", b"application/json")
+_SSE: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+_CLOSE = (b"connection", b"close")
+# A client that is still sending reads no answer; so much of a refused body is taken in and forgotten first.
+_MAX_DISCARDED_BYTES = 32 * 2**20
+_MAX_DISCARD_S = 2.0
+
+
+class Gateway(msgspec.Struct, eq=False):
+    """What doors are given: the pipeline, once it is alive, and the bounds of a request."""
+
+    pepper: bytes
+    max_body_bytes: int
+    body_timeout_s: float
+    pipeline: Pipeline | None = None
+    not_ready_because: str = "the gateway is starting"
+
+    def live(self) -> Pipeline:
+        """Raises ServerBusy until the configuration is loaded, and again while draining."""
+        if self.pipeline is None:
+            raise ServerBusy(f"Not ready: {self.not_ready_because}; try again shortly.", retry_after_s=1.0)
+        return self.pipeline
+
+    def identify(self, view: View, scope: Scope) -> CallerSpec:
+        """Raises NotAuthenticated."""
+        presented = admission.credential(scope["headers"], scope["query_string"])
+        return admission.identify(view.snapshot, self.pepper, presented, self.live().clock.wall())
+
+
+class Dialect(Protocol):
+    """A client dialect: a module with these."""
+
+    DONE: bytes
+
+    def parse(self, body: bytes) -> ChatRequest: ...
+    def error_body(self, error: GatewayError) -> bytes: ...
+    def stream_error(self, error: GatewayError) -> bytes: ...
+
+
+class GenerationDoor:
+    """POST a body, get an answer or a stream of one, in `dialect`."""
+
+    def __init__(self, gateway: Gateway, dialect: Dialect) -> None:
+        self._gateway = gateway
+        self._dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = ""
+        try:
+            pipeline = self._gateway.live()
+            request_id = pipeline.request_id()
+            require_method(scope, "POST")
+            view = pipeline.manager.view
+            caller = self._gateway.identify(view, scope)
+            body = await read_body(scope, receive, self._gateway)
+            request = self._dialect.parse(body)
+        except GatewayError as error:
+            metrics.ERRORS.labels(error.code).inc()
+            await refuse(receive, send, error, request_id, self._dialect)
+            return
+        await _Exchange(Generation(pipeline, view, caller, request, request_id), self._dialect, send).run(receive, request.stream)
+
+
+class _Exchange:
+    """One generation on its way to one client."""
+
+    def __init__(self, generation: Generation, dialect: Dialect, send: Send) -> None:
+        self._generation = generation
+        self._dialect = dialect
+        self._send = send
+        self._started = False
+        self._over = False
+        self._client_gone = False
+
+    async def run(self, receive: Receive, stream: bool) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        watch = asyncio.create_task(self._watch(receive, task))
+        generation = self._generation
+        try:
+            await generation.start()
+            await (self._stream() if stream else self._whole())
+        except GatewayError as error:
+            generation.end(error)
+            await self._fail(error)
+        except asyncio.CancelledError:
+            if not self._client_gone:  # the server is going down
+                generation.end(ServerBusy("The server was shut down while it was answering."))
+                raise
+            generation.end(ClientGone("The client closed the connection."))
+        except Exception as exc:
+            _log.exception("request %s failed in the gateway itself", generation.request_id)
+            fault = GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))
+            generation.end(fault)
+            await self._fail(fault)
+        finally:
+            self._over = True
+            watch.cancel()
+
+    async def _whole(self) -> None:
+        answer = self._generation.answer
+        self._generation.end(None)
+        await respond(self._send, 200, [JSON, *self._generation.headers()], answer.body)
+
+    async def _stream(self) -> None:
+        send, generation = self._send, self._generation
+        self._started = True
+        await send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *generation.headers()]})
+        while piece := await generation.next_piece():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        generation.end(None)
+        await send({"type": "http.response.body", "body": self._dialect.DONE})
+
+    async def _fail(self, error: GatewayError) -> None:
+        """A status while there is none yet, an event of the stream afterwards."""
+        if self._started:
+            await self._send({"type": "http.response.body", "body": self._dialect.stream_error(error)})
+        else:
+            headers = [*error_headers(error), *self._generation.headers()]
+            await respond(self._send, error.http_status, headers, self._dialect.error_body(error))
+
+    async def _watch(self, receive: Receive, task: asyncio.Task[None]) -> None:
+        """Ends the request when its client leaves. The server also says `disconnect` to an answer that is complete."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not self._over:
+            self._client_gone = True
+            task.cancel()
+
+
+def require_method(scope: Scope, *methods: str) -> None:
+    """Raises InvalidRequest."""
+    if scope["method"] not in methods:
+        raise MethodNotAllowed(f"{scope['method']} is not supported here; use {' or '.join(methods)}.")
+
+
+class MethodNotAllowed(InvalidRequest):
+    http_status = 405
+    code = "method_not_allowed"
+
+
+async def read_body(scope: Scope, receive: Receive, gateway: Gateway) -> bytes:
+    """The whole body. Raises BodyTooLarge before more than the limit is held, RequestTimeout, InvalidRequest."""
+    limit = gateway.max_body_bytes
+    too_large = BodyTooLarge(f"The body is larger than {limit} bytes, the limit here (LLM_MAX_BODY_BYTES).")
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            raise too_large
+    try:
+        async with asyncio.timeout(gateway.body_timeout_s):
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body") and message["type"] == "http.request":
+                if len(body) > limit:
+                    raise too_large
+                return body
+            return await _read_rest(receive, message, body, limit, too_large)
+    except TimeoutError:
+        raise RequestTimeout(f"The body did not arrive within {gateway.body_timeout_s:g} s.") from None
+
+
+async def _read_rest(receive: Receive, message: MutableMapping[str, Any], body: bytes, limit: int, too_large: BodyTooLarge) -> bytes:
+    parts, size = [body], len(body)
+    while message["type"] == "http.request" and message.get("more_body"):
+        message = await receive()
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise too_large
+    if message["type"] == "http.disconnect":
+        raise ClientGone("The client left before its body was complete.")
+    return b"".join(parts)
+
+
+async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: str, dialect: Dialect) -> None:
+    """Answers a request whose body may be unread: takes in a bounded rest, so that the client gets to read why."""
+    if isinstance(error, ClientGone):
+        return
+    headers = error_headers(error)
+    if isinstance(error, BodyTooLarge | RequestTimeout | NotAuthenticated):
+        headers.append(_CLOSE)
+    if isinstance(error, BodyTooLarge):
+        await _discard(receive)
+    if request_id:
+        headers.append((b"x-request-id", request_id.encode()))
+    await respond(send, error.http_status, headers, dialect.error_body(error))
+
+
+async def _discard(receive: Receive) -> None:
+    size = 0
+    try:
+        async with asyncio.timeout(_MAX_DISCARD_S):
+            while size < _MAX_DISCARDED_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return
+
+
+def error_headers(error: GatewayError) -> Headers:
+    headers = [JSON]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after_s * 1000)))
+    if isinstance(error, BudgetExhausted):
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, NotAuthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_error(receive: Receive, send: Send, error: GatewayError, request_id: str = "") -> None:
+    """For routes without a dialect of their own."""
+    await refuse(receive, send, error, request_id, openai_chat)

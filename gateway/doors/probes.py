@@ -1,0 +1,57 @@
+"""Is the process alive, and may it be sent requests? Answered without Django, so that they say what the data plane sees."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.errors import GatewayError, UnknownRoute
+from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, require_method, respond, respond_error
+
+
+async def health(scope: Scope, receive: Receive, send: Send) -> None:
+    """200 as long as the event loop turns."""
+    await respond(send, 200, [JSON], b'{"status":"ok"}')
+
+
+class Ready:
+    """503 until migrated, replayed and loaded, and again while draining."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pipeline = self._gateway.pipeline
+        if pipeline is None:
+            body = msgspec.json.encode({"status": "not ready", "reason": self._gateway.not_ready_because})
+            await respond(send, 503, [JSON, (b"retry-after", b"1")], body)
+            return
+        snapshot = pipeline.manager.view.snapshot
+        await respond(send, 200, [JSON], msgspec.json.encode({"status": "ready", "config_version": snapshot.version}))
+
+
+class ProviderHealth:
+    """GET /api/health: is there anything to answer from?"""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            require_method(scope, "GET", "HEAD")
+            view = self._gateway.live().manager.view
+        except GatewayError as error:
+            await respond_error(receive, send, error)
+            return
+        target = next((targets[0] for targets in view.targets.values()), None)
+        value = {
+            "status": "ok" if target else "degraded",
+            "provider": target.provider.name if target else None,
+            "model": target.model.alias if target else None,
+            "provider_available": target is not None,
+            "message": "Ready to answer." if target else "No active model is configured; add one in the admin.",
+        }
+        await respond(send, 200, [JSON], msgspec.json.encode(value))
+
+
+async def unknown_route(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond_error(receive, send, UnknownRoute(f"There is no {scope['path'][:200]!r} here."))

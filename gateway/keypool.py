@@ -1,0 +1,74 @@
+"""A provider's credentials: the least loaded first, and none that is resting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.config import KeySpec
+from core.errors import ProviderError, ProviderLimited, ProviderRejectedOurKey
+from core.secrets import Secret
+
+_REST_AFTER_LIMIT_S = 1.0
+_REST_AFTER_REJECTION_S = 60.0
+MAX_REST_S = 60.0
+
+
+class Key:
+    """One credential at work. `spec` None stands for a provider that needs none."""
+
+    __slots__ = ("id", "in_flight", "rest_reason", "rests_until", "secret", "weight")
+
+    def __init__(self, spec: KeySpec | None) -> None:
+        self.id = spec.id if spec else ""
+        self.secret: Secret | None = spec.secret if spec else None
+        self.weight = spec.weight if spec else 1
+        self.in_flight = 0
+        self.rests_until = 0.0
+        self.rest_reason: ProviderError | None = None
+
+    def release(self, error: BaseException | None, now: float) -> None:
+        """Ends a lease. A limit or a rejection makes the key rest; anything else says nothing about it."""
+        self.in_flight -= 1
+        if isinstance(error, ProviderLimited):
+            self._rest(error, min(error.retry_after_s or _REST_AFTER_LIMIT_S, MAX_REST_S), now)
+        elif isinstance(error, ProviderRejectedOurKey):
+            self._rest(error, _REST_AFTER_REJECTION_S, now)
+
+    def _rest(self, reason: ProviderError, rest_s: float, now: float) -> None:
+        self.rests_until = max(self.rests_until, now + rest_s)
+        self.rest_reason = reason
+
+
+class KeyPool:
+    def __init__(self, specs: tuple[KeySpec, ...]) -> None:
+        self._keys = [Key(spec) for spec in specs] or [Key(None)]
+
+    def apply(self, specs: tuple[KeySpec, ...]) -> None:
+        """New rows; a key whose secret is unchanged keeps its load and its rest."""
+        known = {key.id: key for key in self._keys}
+        keys = []
+        for spec in specs:
+            key = known.get(spec.id)
+            if key is None or key.secret != spec.secret:
+                key = Key(spec)
+            key.weight = spec.weight
+            keys.append(key)
+        self._keys = keys or [known.get("") or Key(None)]
+
+    def pick(self, now: float, breaker_wait_s: Callable[[str], float]) -> tuple[Key | None, float, ProviderError | None]:
+        """(key, 0, None), or (None, shortest wait in seconds, why that key rests; None = its breaker is open).
+
+        The caller raises `in_flight` of the key it takes.
+        """
+        best: Key | None = None
+        best_load = shortest_s = float("inf")
+        reason: ProviderError | None = None
+        for key in self._keys:
+            rest_s = key.rests_until - now
+            wait_s = rest_s if rest_s > 0 else breaker_wait_s(key.id)
+            if wait_s > 0:
+                if wait_s < shortest_s:
+                    shortest_s, reason = wait_s, key.rest_reason if rest_s > 0 else None
+            elif (load := (key.in_flight + 1) / key.weight) < best_load:
+                best, best_load = key, load
+        return (best, 0.0, None) if best is not None else (None, shortest_s, reason)

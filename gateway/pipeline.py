@@ -1,0 +1,283 @@
+"""The life of a request, from a known caller to a settled account.
+
+A door has found the caller and made a `ChatRequest`; then, in this order:
+
+  1. the view (one configuration) was taken once, by the door;
+  2. `start`: scope, caller's limits, targets in order of preference;
+  3. `_attempt`: journal `open`, then slot → rate → key and breaker → adapter → vendor;
+     for a stream up to the first content, otherwise the whole answer;
+  4. a failure before the first content goes to `retry.decide`: another target, the same one, or the caller;
+  5. the door sends `answer`, or `next_piece` after `next_piece`;
+  6. `end`: usage → price → journal `settle`, before the last byte leaves; limits and breaker get their due.
+     It never awaits, so it works while the request is being cancelled, and it runs exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import secrets
+
+import msgspec
+
+from core.chat import Answer, ChatRequest
+from core.clock import Clock
+from core.config import CallerSpec
+from core.errors import AccountingUnavailable, CallerLimited, ClientGone, GatewayError, ProviderLimited, ServerBusy
+from core.money import plain
+from gateway import retry, settlement
+from gateway.admission import require_scope
+from gateway.manager import Manager
+from gateway.router import Target, View, targets_for
+from gateway.runtime import Upstream
+from gateway.settlement import Attempt, Charge
+from monitoring import metrics
+from monitoring.journal import AttemptSettled, Record, Sink
+
+_log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """What every generation needs; one per process."""
+
+    def __init__(self, manager: Manager, sink: Sink, clock: Clock, *, max_retries: int, max_in_flight: int) -> None:
+        self.manager = manager
+        self.sink = sink
+        self.clock = clock
+        self.max_retries = max_retries
+        self.rng = random.Random()
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
+        # A random start per process and a counter: unique like a UUID, at a tenth of its cost.
+        self._prefix = "req_" + secrets.token_hex(8)
+        self._counter = itertools.count()
+
+    def request_id(self) -> str:
+        return f"{self._prefix}{next(self._counter):08x}"
+
+    def enter(self) -> None:
+        """Raises ServerBusy where this process is at its own limit."""
+        if self._in_flight >= self._max_in_flight:
+            raise ServerBusy(f"This process is answering {self._in_flight} requests, its limit; try again shortly.", retry_after_s=1.0)
+        self._in_flight += 1
+        metrics.ACTIVE.inc()
+
+    def leave(self) -> None:
+        self._in_flight -= 1
+        metrics.ACTIVE.dec()
+
+
+class Generation:
+    """One request. `start`, then `answer` or `next_piece` until b"", then `end`, whatever happened."""
+
+    def __init__(self, pipeline: Pipeline, view: View, caller: CallerSpec, request: ChatRequest, request_id: str) -> None:
+        self._pipeline = pipeline
+        self._view = view
+        self._caller = caller
+        self._request = request
+        self._gate = pipeline.manager.gate(caller)
+        self._entered_tokens: int | None = None
+        self._target: Target | None = None
+        self._attempt: Attempt | None = None
+        self._attempts = self._failures = 0
+        self._charge = Charge()
+        self._held: list[bytes] = []
+        self._late_error: GatewayError | None = None
+        self._ended = False
+        self._began_s = pipeline.clock.monotonic()
+        self._started_at = pipeline.clock.wall()
+        self.request_id = request_id
+
+    @property
+    def answer(self) -> Answer:
+        attempt = self._attempt
+        assert attempt is not None
+        assert attempt.answer is not None
+        return attempt.answer
+
+    @property
+    def provider_name(self) -> str:
+        return self._target.provider.name if self._target else ""
+
+    async def start(self) -> None:
+        """Up to the first content of a stream, or to the whole answer. Raises GatewayError."""
+        require_scope(self._caller, "chat")
+        targets = targets_for(self._view, self._caller, self._request)
+        tokens = self._request.estimated_input_tokens
+        self._pipeline.enter()
+        try:
+            self._gate.enter(tokens, self._pipeline.clock.monotonic())
+        except GatewayError:
+            self._pipeline.leave()
+            raise
+        self._entered_tokens = tokens
+        index = 0
+        while True:
+            try:
+                return await self._try(targets[index])
+            except GatewayError as error:
+                index = await self._after_failure(error, index, targets)
+
+    async def next_piece(self) -> bytes:
+        """Bytes for the client, b"" once the answer is whole. Raises GatewayError; what came before the error is given first."""
+        if self._held:
+            return self._held.pop(0)
+        if self._late_error is not None:
+            raise self._late_error
+        assert self._attempt is not None
+        upstream = self._attempt.upstream
+        try:
+            return await upstream.next_piece()
+        except GatewayError as error:
+            reader = upstream.reader
+            if reader is None or not reader.salvaged:
+                raise
+            self._late_error = error
+            return reader.salvaged
+
+    def end(self, error: GatewayError | None) -> None:
+        """Settles everything, once. `error` None = the client gets, or got, the whole answer."""
+        if self._ended:
+            return
+        self._ended = True
+        records: list[Record] = []
+        if self._attempt is not None:
+            records.append(self._settle(self._attempt, error))
+        now = self._pipeline.clock.monotonic()
+        if self._entered_tokens is not None:
+            used = self._charge.usage.total_tokens if self._charge.usage else 0
+            self._gate.leave(self._entered_tokens, used)
+            self._pipeline.leave()
+        first_token_s = self._attempt.first_token_s if self._attempt else None
+        records.append(
+            settlement.ended(
+                request_id=self.request_id,
+                started_at=self._started_at,
+                duration_s=now - self._began_s,
+                caller=self._caller,
+                request=self._request,
+                target=self._target,
+                attempts=self._attempts,
+                charged=self._charge,
+                error=error,
+                first_token_s=None if first_token_s is None else first_token_s - self._began_s,
+                version=self._view.snapshot.version,
+            )
+        )
+        self._write(records)
+        self._count(error, now)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The `x-llm-*` and `x-ratelimit-*` headers, as far as they are known now."""
+        found = [(b"x-request-id", self.request_id.encode()), *self._gate.headers(self._pipeline.clock.monotonic())]
+        if self._target is not None:
+            found += self._target.headers
+            found.append((b"x-llm-attempts", b"%d" % self._attempts))
+        if self._ended and self._charge.usage is not None and self._charge.cost_micros is not None:
+            found.append((b"x-llm-cost", _cost_header(self._charge)))
+        return found
+
+    async def _try(self, target: Target) -> None:
+        pipeline, request = self._pipeline, self._request
+        self._target = target
+        upstream = await target.runtime.acquire(target.model, self._time_left_s(target))
+        attempt = self._open(target, upstream)
+        await upstream.send(request, target.model)
+        if upstream.reader is None:
+            attempt.answer = await upstream.whole()
+            return
+        while not upstream.reader.content_started:
+            piece = await upstream.next_piece()
+            if not piece:
+                break
+            self._held.append(piece)
+        attempt.first_token_s = pipeline.clock.monotonic()
+
+    def _open(self, target: Target, upstream: Upstream) -> Attempt:
+        """Nothing is sent that the journal does not know of. Raises AccountingUnavailable."""
+        number = self._attempts + 1
+        attempt = Attempt(
+            id=f"{self.request_id}-{number}",
+            number=number,
+            target=target,
+            started_at=self._pipeline.clock.wall(),
+            began_s=self._pipeline.clock.monotonic(),
+            upstream=upstream,
+        )
+        try:
+            self._pipeline.sink.write(settlement.opened(attempt, self.request_id, self._caller, self._request, self._view.snapshot.version))
+        except AccountingUnavailable:
+            upstream.close(None, says_nothing=True)
+            raise
+        self._attempts, self._attempt = number, attempt
+        return attempt
+
+    async def _after_failure(self, error: GatewayError, index: int, targets: tuple[Target, ...]) -> int:
+        """The index of the target to try next, after any backoff. Raises `error` where nothing is left to try."""
+        attempt = self._attempt
+        self._failures += 1
+        decision = retry.decide(
+            error,
+            called=attempt is not None,
+            failures=self._failures,
+            max_retries=self._pipeline.max_retries,
+            more_targets=index + 1 < len(targets),
+            time_left_s=self._time_left_s(targets[index]),
+        )
+        if decision is retry.Decision.GIVE_UP:
+            raise error
+        self._held.clear()
+        if attempt is not None:
+            self._write([self._settle(attempt, error)])
+            self._attempt = None
+        if decision is retry.Decision.NEXT_TARGET:
+            return index + 1
+        await asyncio.sleep(retry.backoff_s(self._failures, self._pipeline.rng))
+        return index
+
+    def _time_left_s(self, target: Target) -> float:
+        return target.runtime.spec.timeouts.total_s - (self._pipeline.clock.monotonic() - self._began_s)
+
+    def _settle(self, attempt: Attempt, error: GatewayError | None) -> AttemptSettled:
+        now = self._pipeline.clock.monotonic()
+        self._charge = settlement.charge(attempt, self._request, error)
+        gone = isinstance(error, ClientGone)
+        attempt.upstream.close(None if gone else error, says_nothing=gone)
+        counted = attempt.target.metrics
+        if not gone:
+            counted.attempt(now - attempt.began_s, error.code if error else None)
+        if error is not None and not gone:
+            self._pipeline.manager.publish_breakers()
+            if error.detail:
+                _log.warning("%s provider %s: %s (%s)", attempt.id, attempt.target.provider.name, error.message, error.detail)
+        if self._charge.usage is not None:
+            counted.charged(self._charge.usage, self._charge.cost_micros, self._charge.currency)
+        return settlement.settled(attempt, self._charge, error, now)
+
+    def _write(self, records: list[Record]) -> None:
+        try:
+            self._pipeline.sink.write(*records)
+        except AccountingUnavailable:
+            # The answer is made and paid for; the records go where they can still be found. They hold no prompt.
+            _log.critical("the journal cannot be written; unrecorded: %s", msgspec.json.encode(records).decode())
+
+    def _count(self, error: GatewayError | None, now: float) -> None:
+        if error is not None:
+            metrics.ERRORS.labels(error.code).inc()
+            if isinstance(error, CallerLimited | ProviderLimited):
+                metrics.RATE_LIMIT_HITS.labels("caller" if isinstance(error, CallerLimited) else "provider").inc()
+        if self._target is None:
+            return
+        counted, attempt, seconds = self._target.metrics, self._attempt, now - self._began_s
+        if error is not None or attempt is None:
+            counted.failed(seconds, "client_closed" if isinstance(error, ClientGone) else "error")
+        elif attempt.first_token_s is None:
+            counted.answered(seconds, max(0.0, seconds - attempt.upstream.vendor_s))
+        else:
+            counted.streamed(seconds, attempt.first_token_s - self._began_s)
+
+
+def _cost_header(charged: Charge) -> bytes:
+    return f"{plain(charged.cost_micros or 0)} {charged.currency}".encode()
