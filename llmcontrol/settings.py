@@ -1,0 +1,242 @@
+"""Settings: from the environment only. Every variable, its default and its bounds: docs/configuration.md."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+
+import dj_database_url
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+from core.errors import ConfigurationError
+from llmcontrol.environment import Environment, load_env_file
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+STATE_DIR = Path(os.environ.get("LLM_STATE_DIR") or BASE_DIR / "var").resolve()
+load_env_file(STATE_DIR / "settings.env")
+env = Environment()
+_RUN = "`make run` writes one"
+
+# Secrets ------------------------------------------------------------------------------------------------------------
+SECRET_KEY = env.required("SECRET_KEY", _RUN)
+KEY_ENCRYPTION_KEYS = env.keys("KEY_ENCRYPTION_KEYS", _RUN)
+API_KEY_PEPPER = env.required("API_KEY_PEPPER", _RUN).encode()
+if len(SECRET_KEY) < 32 or len(API_KEY_PEPPER) < 32:
+    raise ConfigurationError("SECRET_KEY and API_KEY_PEPPER must each have at least 32 characters")
+
+# Django -------------------------------------------------------------------------------------------------------------
+DEBUG = env.boolean("DEBUG", False)
+ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS")
+ROOT_URLCONF = "llmcontrol.urls"
+ASGI_APPLICATION = "llmcontrol.asgi.application"
+INSTALLED_APPS = [
+    # Only runserver asks Django for it, and it brings Twisted: 18 MB that no serving process needs.
+    *(["daphne"] if "runserver" in sys.argv[1:2] else []),
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "drf_standardized_errors",
+    "django_prometheus",
+    "monitoring",
+    "providers",
+    "models_registry",
+    "access",
+    "gateway.config",
+    "llmcontrol",
+]
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "llmcontrol.middleware.content_security_policy",
+    "llmcontrol.middleware.StaticFiles",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+STATIC_URL = "/static/"
+STATIC_ROOT = STATE_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.boolean("SECURE_COOKIES", False)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.boolean("BEHIND_TLS_PROXY", False) else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+# Database -----------------------------------------------------------------------------------------------------------
+DATABASE_URL = env.text("DATABASE_URL") or f"sqlite:///{STATE_DIR / 'llmcontrol.sqlite3'}"
+try:
+    DATABASES = {"default": dj_database_url.parse(DATABASE_URL)}
+except (ValueError, dj_database_url.ParseError, dj_database_url.UnknownSchemeError):
+    raise ConfigurationError("DATABASE_URL: write sqlite:////path/file.sqlite3 or postgres://user:password@host:5432/name") from None
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # IMMEDIATE: with deferred transactions most concurrent writes fail at once instead of waiting their turn.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2, "options": "-c statement_timeout=30000 -c lock_timeout=10000"}
+else:
+    raise ConfigurationError("DATABASE_URL: only sqlite and postgres are supported")
+
+# REST ---------------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "access.api.authentication.PersonalTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["llmcontrol.rest.DeclaredPermissions"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["llmcontrol.rest.StrictJSONParser"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PAGINATION_CLASS": "llmcontrol.rest.KeysetPagination",
+    "DEFAULT_SCHEMA_CLASS": "llmcontrol.schema.Schema",
+    "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "llmcontrol",
+    "DESCRIPTION": "The control plane: vendors, models, prices, callers and what happened.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# Channels -----------------------------------------------------------------------------------------------------------
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+# Gateway ------------------------------------------------------------------------------------------------------------
+LLM_PORT = env.integer("LLM_PORT", 8000, 1, 65535)
+LLM_ENABLE_WEBSOCKET = env.boolean("LLM_ENABLE_WEBSOCKET", True)
+JOURNAL_DIR = Path(env.text("LLM_JOURNAL_DIR") or STATE_DIR / "journal")
+JOURNAL_SEGMENT_BYTES = env.integer("LLM_JOURNAL_SEGMENT_BYTES", 16 * 2**20, 2**16, 2**30)
+DRAIN_INTERVAL_S = env.number("LLM_DRAIN_INTERVAL_S", 0.5, 0.05, 60)
+CONFIG_POLL_S = env.number("LLM_CONFIG_POLL_S", 1.0, 0.1, 60)
+MAX_BODY_BYTES = env.integer("LLM_MAX_BODY_BYTES", 4 * 2**20, 2**10, 2**28)
+BODY_TIMEOUT_S = env.number("LLM_BODY_TIMEOUT_S", 30, 0.1, 3600)
+MAX_STREAMS = env.integer("LLM_MAX_STREAMS", 400, 1, 100_000)
+MAX_RETRIES = env.integer("MAX_RETRIES", 2, 0, 10)
+QUEUE_TIMEOUT_S = env.number("LLM_QUEUE_TIMEOUT_S", 10, 0, 600)
+MAX_HEAD_BYTES = env.integer("LLM_MAX_HEAD_BYTES", 64 * 2**10, 2**13, 2**20)
+HEAD_TIMEOUT_S = env.number("LLM_HEAD_TIMEOUT_S", 30, 1, 600)
+# Longer than the pools of the usual clients keep an idle connection: they must close first, or they meet a closed one.
+KEEP_ALIVE_S = env.integer("LLM_KEEP_ALIVE_S", 75, 1, 3600)
+SHUTDOWN_GRACE_S = env.integer("LLM_SHUTDOWN_GRACE_S", 30, 1, 3600)
+
+
+def _networks(name: str) -> list[tuple[str, int | None]]:
+    """`CIDR:port` or `CIDR:*` → (CIDR, port or None for every port)."""
+    allowed: list[tuple[str, int | None]] = []
+    for item in env.items(name):
+        network, _, port = item.rpartition(":")
+        try:
+            cidr = str(ipaddress.ip_network(network.strip("[]"), strict=True))
+        except ValueError:
+            cidr = ""
+        if not cidr or not (port == "*" or (port.isdecimal() and 0 < int(port) < 65536)):
+            raise ConfigurationError(f"{name}: {item!r} is not CIDR:port, e.g. 127.0.0.0/8:11434 or 10.1.0.0/16:*")
+        allowed.append((cidr, None if port == "*" else int(port)))
+    return allowed
+
+
+OUTBOUND_ALLOW = _networks("OUTBOUND_ALLOW")
+
+
+# Admin --------------------------------------------------------------------------------------------------------------
+LOGIN_REDIRECT_URL = "admin:index"
+
+
+def _entry(title: str, icon: str, model: str) -> dict[str, object]:
+    """A line of the admin's sidebar, for those who may view `model` (app_label.model_name)."""
+    app, name = model.split(".")
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app}_{name}_changelist"),
+        "permission": lambda request: request.user.has_perm(f"{app}.view_{name}") or request.user.has_perm(f"{app}.change_{name}"),
+    }
+
+
+UNFOLD = {
+    "SITE_TITLE": "llmcontrol",
+    "SITE_HEADER": "llmcontrol",
+    "SITE_SUBHEADER": "LLM control plane",
+    "SITE_SYMBOL": "hub",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "ENVIRONMENT": "llmcontrol.dashboard.environment",
+    "DASHBOARD_CALLBACK": "llmcontrol.dashboard.dashboard",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("llmcontrol/favicon.svg")}],
+    "STYLES": [lambda request: static("llmcontrol/admin.css")],
+    "SIDEBAR": {
+        "navigation": [
+            {"items": [{"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")}]},
+            {"title": "Vendors", "items": [_entry("Providers", "cloud", "providers.provider")]},
+            {"title": "Models & prices", "items": [_entry("Models", "neurology", "models_registry.llmmodel")]},
+            {
+                "title": "Callers",
+                "items": [_entry("Teams", "groups", "access.team"), _entry("API keys", "key", "access.apikey")],
+            },
+            {
+                "title": "What happened",
+                "items": [
+                    _entry("Requests", "receipt_long", "monitoring.requestlog"),
+                    _entry("Usage", "toll", "monitoring.usagerecord"),
+                ],
+            },
+            {
+                "title": "People",
+                "items": [
+                    _entry("Users", "person", "auth.user"),
+                    _entry("Groups", "shield_person", "auth.group"),
+                    _entry("Personal tokens", "badge", "access.personaltoken"),
+                ],
+            },
+        ]
+    },
+}

@@ -1,0 +1,108 @@
+"""What belongs to no app: what this server is, its metrics, and the pages that describe its REST."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+from django.views.defaults import page_not_found
+from django_prometheus.exports import ExportToDjangoView
+from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from rest_framework import serializers
+from rest_framework.exceptions import NotAuthenticated
+from rest_framework.permissions import IsAdminUser
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from gateway.config.publisher import current_version
+from llmcontrol.middleware import STRICT
+
+VERSION = "0.1.0"
+
+
+class InfoView(APIView):
+    """Which server this is, and the version of its configuration."""
+
+    permission_for = {"get": ()}
+
+    @extend_schema(
+        responses=inline_serializer(
+            "Info",
+            {"name": serializers.CharField(), "version": serializers.CharField(), "config_version": serializers.IntegerField()},
+        )
+    )
+    def get(self, request: Request) -> Response:
+        return Response({"name": "llmcontrol", "version": VERSION, "config_version": current_version()})
+
+
+class _PlainText(BaseRenderer):
+    """Only so that a scraper's Accept header is met; the exposition writes itself."""
+
+    media_type = "text/plain"
+    format = "txt"
+
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        return str(data).encode()
+
+
+@extend_schema(exclude=True)
+class MetricsView(APIView):
+    """The Prometheus exposition, of every worker where PROMETHEUS_MULTIPROC_DIR is set. For staff: labels name customers' vendors."""
+
+    permission_classes = [IsAdminUser]
+    renderer_classes = [JSONRenderer, _PlainText]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[BaseRenderer, str]:
+        return super().perform_content_negotiation(request, force=True)
+
+    def get(self, request: Request) -> HttpResponse:
+        return ExportToDjangoView(request)
+
+
+class SchemaView(SpectacularAPIView):
+    """OpenAPI 3 of the control plane."""
+
+    permission_classes = APIView.permission_classes
+    permission_for = {"get": ()}
+
+
+class _Page(APIView):
+    """A page for people: somebody who is not logged in is sent to do so, and comes back."""
+
+    permission_classes = APIView.permission_classes
+    permission_for = {"get": ()}
+    policy = STRICT
+
+    def handle_exception(self, exc: Exception) -> Any:
+        if isinstance(exc, NotAuthenticated) and "text/html" in self.request.headers.get("Accept", ""):
+            return redirect_to_login(self.request.get_full_path(), reverse("admin:login"))
+        return super().handle_exception(exc)
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Response:
+        final = super().finalize_response(request, response, *args, **kwargs)
+        final.headers["Content-Security-Policy"] = self.policy
+        return final
+
+
+class DocsView(_Page, SpectacularSwaggerSplitView):
+    """Swagger UI, its script in a file of its own: inline scripts are forbidden."""
+
+
+class RedocView(_Page, SpectacularRedocView):
+    """Redoc builds its search in a worker that it makes from a blob."""
+
+    template_name = "llmcontrol/redoc.html"
+    policy = f"{STRICT}; worker-src 'self' blob:"
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Under /api/ in the shape that every other error has there."""
+    if not request.path_info.startswith("/api/"):
+        return page_not_found(request, exception)
+    error = {"code": "not_found", "detail": "There is nothing at this address.", "attr": None}
+    return JsonResponse({"type": "client_error", "errors": [error]}, status=404)

@@ -1,0 +1,98 @@
+"""A small world to look at: one of everything, with secrets planted in it that no page may show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils import timezone
+
+from access.models import ApiKey, PersonalToken, Team
+from access.services import create_api_key, create_personal_token
+from models_registry.models import LLMModel
+from models_registry.services import set_price
+from monitoring.models import RequestLog, UsageRecord
+from providers.models import Provider
+from providers.services import create_provider
+
+PLANTED = "sk-planted-secret-that-no-page-shows"
+
+
+@dataclass
+class World:
+    provider: Provider
+    model: LLMModel
+    team: Team
+    key: ApiKey
+    key_plaintext: str
+    token: PersonalToken
+    token_plaintext: str
+    request: RequestLog
+    usage: UsageRecord
+
+    @property
+    def secrets(self) -> list[str]:
+        return [PLANTED, self.key_plaintext, self.token_plaintext]
+
+
+@pytest.fixture
+def root(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("root", "root@example.org"))
+    return client
+
+
+@pytest.fixture
+def staff(db: None) -> Callable[..., Client]:
+    """A client logged in as a staff user with just these permissions ("app_label.codename")."""
+
+    def make(*permissions: str, username: str = "staff") -> Client:
+        user = User.objects.create_user(username, is_staff=True)
+        for permission in permissions:
+            app, codename = permission.split(".")
+            user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return make
+
+
+@pytest.fixture
+def world(db: None) -> World:
+    provider = create_provider(name="vendor", provider_type="openai", secrets=[PLANTED])
+    model = LLMModel.objects.create(provider=provider, model_id="gpt-4o-2024-08-06", alias="gpt-4o")
+    set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=timezone.now() - timedelta(days=1))
+    team = Team.objects.create(name="search")
+    key, key_plaintext = create_api_key(name="crawler", team=team)
+    owner = User.objects.create_user("owner", is_staff=True)
+    token, token_plaintext = create_personal_token(owner, "script")
+    return World(
+        provider, model, team, key, key_plaintext, token, token_plaintext, *make_request("req_one", cost_micros=12_300, currency="USD")
+    )
+
+
+def make_request(request_id: str, **columns: object) -> tuple[RequestLog, UsageRecord]:
+    """One answered request with one attempt behind it."""
+    shared = {"team_name": "search", "key_name": "crawler", "provider_name": "vendor", "alias": "gpt-4o", "model_id": "gpt-4o-2024-08-06"}
+    shared |= {"started_at": timezone.now(), "duration_ms": 1500, "config_version": 7}
+    money = {name: columns.pop(name) for name in ("cost_micros", "currency") if name in columns}
+    logged = {"status_code": 200, "attempts": 1, "total_tokens": 30, "dialect": "openai", **shared, **money, **columns}
+    request = RequestLog.objects.create(request_id=request_id, **logged)
+    usage = UsageRecord.objects.create(
+        attempt_id=f"{request_id}-1",
+        request_id=request_id,
+        attempt=1,
+        provider_id="p",
+        status="ok",
+        usage_source="vendor",
+        input_tokens=10,
+        output_tokens=20,
+        **shared,
+        **money,
+    )
+    return request, usage

@@ -1,0 +1,140 @@
+"""Models, their prices, and bringing the list in line with the vendor's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from core.errors import ProviderUnreachable
+from models_registry.models import LLMModel, Price
+from models_registry.services import set_price
+from tests.admin.conftest import World
+
+LIST = "/admin/models_registry/llmmodel/"
+
+
+@pytest.fixture
+def vendor_lists(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the vendor answers when it is asked for its models."""
+    listed = ["gpt-4o-2024-08-06", "gpt-5"]
+    monkeypatch.setattr("models_registry.services.list_vendor_models", lambda provider: list(listed))
+    return listed
+
+
+def _sync(world: World) -> str:
+    return reverse("admin:models_registry_llmmodel_sync", args=[world.provider.pk])
+
+
+def test_the_list_shows_the_price_in_force(root: Client, world: World) -> None:
+    assert "2.50 / 10.00 USD" in root.get(LIST).content.decode()
+    set_price(world.model, currency="EUR", per_million={"input": "3", "output": "0.000001"})
+    page = root.get(LIST).content.decode()
+    assert "3.00 / 0.000001 EUR" in page
+    assert "2.50 / 10.00 USD" not in page
+
+
+def test_a_future_price_is_not_yet_the_price(root: Client, world: World) -> None:
+    set_price(world.model, currency="USD", per_million={"input": "9", "output": "9"}, valid_from=timezone.now() + timedelta(days=1))
+    assert "2.50 / 10.00 USD" in root.get(LIST).content.decode()
+
+
+def test_a_model_without_a_price_says_unknown_and_not_zero(root: Client, world: World) -> None:
+    Price.objects.all().delete()
+    page = root.get(LIST).content.decode()
+    assert "unknown" in page
+    assert "0.00" not in page
+
+
+def test_the_list_costs_the_same_for_many_models(root: Client, world: World, django_assert_max_num_queries: Callable[..., object]) -> None:
+    for number in range(20):
+        model = LLMModel.objects.create(provider=world.provider, model_id=f"m{number}", alias=f"m{number}")
+        set_price(model, currency="USD", per_million={"input": "1", "output": "1"})
+    with django_assert_max_num_queries(12):
+        assert root.get(LIST).status_code == 200
+
+
+def test_set_price_takes_plain_decimals_and_ends_the_price_before(root: Client, world: World) -> None:
+    url = reverse("admin:models_registry_llmmodel_set_price", args=[world.model.pk])
+    data = {"currency": "USD", "input": "3.25", "cached_input": "0.5", "cache_write": "", "output": "12", "source": "price page"}
+    assert root.post(url, {**data, "valid_from_0": "", "valid_from_1": ""}).status_code == 302
+    old, new = world.model.prices.order_by("valid_from")
+    assert old.valid_to == new.valid_from
+    assert (new.input_micros, new.cached_input_micros) == (3_250_000, 500_000)
+    assert (new.cache_write_micros, new.output_micros) == (3_250_000, 12_000_000)
+    assert new.source == "price page"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("input", "-1"), ("input", "2.0000001"), ("output", "nan"), ("output", "much"), ("output", ""), ("currency", "dollar")],
+)
+def test_a_bad_price_stands_on_its_field(root: Client, world: World, field: str, value: str) -> None:
+    url = reverse("admin:models_registry_llmmodel_set_price", args=[world.model.pk])
+    response = root.post(url, {"currency": "USD", "input": "1", "output": "1", field: value})
+    assert response.status_code == 200
+    assert response.context["form"].errors[field]
+    assert world.model.prices.count() == 1
+
+
+def test_a_price_in_the_past_is_refused_on_its_field(root: Client, world: World) -> None:
+    url = reverse("admin:models_registry_llmmodel_set_price", args=[world.model.pk])
+    data = {"currency": "USD", "input": "1", "output": "1", "valid_from_0": "2020-01-01", "valid_from_1": "00:00:00"}
+    assert root.post(url, data).context["form"].errors["valid_from"]
+
+
+def test_prices_are_not_edited_in_place(root: Client, world: World) -> None:
+    price = world.model.prices.get()
+    data = {"alias": "gpt-4o", "provider": world.provider.pk, "model_id": "gpt-4o-2024-08-06", "model_type": "chat", "is_active": "on"}
+    data |= {"priority": "5", "quality": "50", "capabilities": "[]"}
+    data |= {"prices-TOTAL_FORMS": "2", "prices-INITIAL_FORMS": "1", "prices-0-id": price.pk, "prices-0-DELETE": "on"}
+    data |= {"prices-0-input_micros": "1", "prices-1-input_micros": "1", "prices-1-output_micros": "1", "prices-1-currency": "USD"}
+    assert root.post(reverse("admin:models_registry_llmmodel_change", args=[world.model.pk]), data).status_code == 302
+    world.model.refresh_from_db()
+    assert world.model.priority == 5
+    assert world.model.prices.get().input_micros == 2_500_000
+
+
+def test_sync_shows_the_difference_and_changes_nothing(root: Client, world: World, vendor_lists: list[str]) -> None:
+    page = root.get(_sync(world)).content.decode()
+    assert "gpt-5" in page
+    assert "Apply" in page
+    assert LLMModel.objects.count() == 1
+
+
+def test_sync_applies_on_post(root: Client, world: World, vendor_lists: list[str]) -> None:
+    vendor_lists.remove("gpt-4o-2024-08-06")
+    response = root.post(_sync(world), follow=True)
+    assert "1 added, 1 switched off" in response.content.decode()
+    assert LLMModel.objects.get(alias="gpt-5").is_active
+    world.model.refresh_from_db()
+    assert not world.model.is_active
+
+
+def test_sync_with_nothing_to_do_offers_no_button(root: Client, world: World, vendor_lists: list[str]) -> None:
+    vendor_lists.remove("gpt-5")
+    page = root.get(_sync(world)).content.decode()
+    assert "nothing to change" in page
+    assert "Apply" not in page
+
+
+def test_sync_says_what_failed(root: Client, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(provider: object) -> list[str]:
+        raise ProviderUnreachable("The vendor cannot be reached.")
+
+    monkeypatch.setattr("models_registry.services.list_vendor_models", unreachable)
+    for response in (root.get(_sync(world)), root.post(_sync(world))):
+        assert response.status_code == 200
+        assert "The vendor cannot be reached." in response.content.decode()
+        assert "Nothing was changed." in response.content.decode()
+
+
+def test_what_a_vendor_calls_its_models_is_text(root: Client, world: World, vendor_lists: list[str]) -> None:
+    vendor_lists.append("<img src=x onerror=alert(1)>")
+    page = root.get(_sync(world)).content.decode()
+    assert "&lt;img src=x" in page
+    assert "<img src=x" not in page

