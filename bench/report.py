@@ -87,16 +87,11 @@ class Results:
         return spread((a.load.p50_us - b.load.p50_us) / 1000 for a, b in self.pairs(scenario, "gateway", base))
 
 
+_COLUMNS = (("req/CPU-s", 10), ("CPU µs/req", 12), ("µs/chunk", 10), ("p50 ms", 9), ("p99 ms", 9), ("req/s", 9), ("busy", 7))
+
+
 def table(results: Results, scenarios: Iterable[Scenario]) -> str:
-    columns = (
-        f"{'load':<12}{'target':<10}",
-        f"{'req/CPU-s':>10}",
-        f"{'CPU µs/req':>12}",
-        f"{'µs/chunk':>10}",
-        f"{'p50 ms':>9}",
-        f"{'req/s':>9}",
-    )
-    head = "".join(columns) + f"{'busy':>7}  CPU, gateway / relay"
+    head = f"{'load':<12}{'target':<10}" + "".join(f"{title:>{width}}" for title, width in _COLUMNS) + "  CPU, gateway / relay"
     lines = [head, "-" * len(head)]
     for scenario in scenarios:
         for variant in VARIANTS:
@@ -109,10 +104,11 @@ def table(results: Results, scenarios: Iterable[Scenario]) -> str:
 def _row(scenario: Scenario, variant: str, samples: list[Sample]) -> str:
     cpu_us = median(s.cpu_us for s in samples)
     chunk = f"{median(s.cpu_us_per_chunk for s in samples):.2f}" if scenario.events else ""
-    p50_ms = median(s.load.p50_us for s in samples) / 1000
+    p50_ms, p99_ms = median(s.load.p50_us for s in samples) / 1000, median(s.load.p99_us for s in samples) / 1000
     per_s = median(s.load.answers / s.load.duration_s for s in samples)
     busy = median(s.busy for s in samples)
-    return f"{scenario.name:<12}{variant:<10}{1e6 / cpu_us:>10.0f}{cpu_us:>12.1f}{chunk:>10}{p50_ms:>9.3f}{per_s:>9.0f}{busy:>7.0%}  "
+    cells = (f"{1e6 / cpu_us:.0f}", f"{cpu_us:.1f}", chunk, f"{p50_ms:.3f}", f"{p99_ms:.2f}", f"{per_s:.0f}", f"{busy:.0%}")
+    return f"{scenario.name:<12}{variant:<10}" + "".join(f"{cell:>{w}}" for cell, (_, w) in zip(cells, _COLUMNS, strict=True)) + "  "
 
 
 def details(results: Results, scenarios: Iterable[Scenario]) -> dict[str, object]:
@@ -129,6 +125,7 @@ def _figures(samples: list[Sample]) -> dict[str, object]:
         "requests": sum(s.load.requests for s in samples),
         "requests_per_cpu_s": round(1e6 / median(s.cpu_us for s in samples), 1),
         "cpu_us_per_request": spread(s.cpu_us for s in samples).rounded(),
+        "p99_ms": spread(s.load.p99_us / 1000 for s in samples).rounded(),
         "p50_ms": spread(s.load.p50_us / 1000 for s in samples).rounded(),
         "busy": round(median(s.busy for s in samples), 3),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from core.config import KeySpec
 from core.errors import ProviderError, ProviderLimited, ProviderRejectedOurKey
@@ -11,32 +12,39 @@ from core.secrets import Secret
 _REST_AFTER_LIMIT_S = 1.0
 _REST_AFTER_REJECTION_S = 60.0
 MAX_REST_S = 60.0
+_EVERY_MODEL = ""
+
+
+class Rest(NamedTuple):
+    """A key is left alone until `until` (monotonic seconds), because of `reason`."""
+
+    until: float
+    reason: ProviderError
 
 
 class Key:
     """One credential at work. `spec` None stands for a provider that needs none."""
 
-    __slots__ = ("id", "in_flight", "rest_reason", "rests_until", "secret", "weight")
+    __slots__ = ("id", "in_flight", "rests", "secret", "weight")
 
     def __init__(self, spec: KeySpec | None) -> None:
         self.id = spec.id if spec else ""
         self.secret: Secret | None = spec.secret if spec else None
         self.weight = spec.weight if spec else 1
         self.in_flight = 0
-        self.rests_until = 0.0
-        self.rest_reason: ProviderError | None = None
+        self.rests: dict[str, Rest] = {}
 
-    def release(self, error: BaseException | None, now: float) -> None:
-        """Ends a lease. A limit or a rejection makes the key rest; anything else says nothing about it."""
+    def release(self, model_id: str, error: BaseException | None, now: float) -> None:
+        """Ends a lease. A limit makes the key rest for that model, a rejection for all; anything else says nothing about it."""
         self.in_flight -= 1
         if isinstance(error, ProviderLimited):
-            self._rest(error, min(error.retry_after_s or _REST_AFTER_LIMIT_S, MAX_REST_S), now)
+            self.rests[model_id] = Rest(now + min(error.retry_after_s or _REST_AFTER_LIMIT_S, MAX_REST_S), error)
         elif isinstance(error, ProviderRejectedOurKey):
-            self._rest(error, _REST_AFTER_REJECTION_S, now)
+            self.rests[_EVERY_MODEL] = Rest(now + _REST_AFTER_REJECTION_S, error)
 
-    def _rest(self, reason: ProviderError, rest_s: float, now: float) -> None:
-        self.rests_until = max(self.rests_until, now + rest_s)
-        self.rest_reason = reason
+    def rest(self, model_id: str, now: float) -> Rest | None:
+        found = [rest for name in (model_id, _EVERY_MODEL) if (rest := self.rests.get(name)) and rest.until > now]
+        return max(found, key=_until, default=None)
 
 
 class KeyPool:
@@ -44,7 +52,7 @@ class KeyPool:
         self._keys = [Key(spec) for spec in specs] or [Key(None)]
 
     def apply(self, specs: tuple[KeySpec, ...]) -> None:
-        """New rows; a key whose secret is unchanged keeps its load and its rest."""
+        """New rows; a key whose secret is unchanged keeps its load and its rests."""
         known = {key.id: key for key in self._keys}
         keys = []
         for spec in specs:
@@ -55,7 +63,7 @@ class KeyPool:
             keys.append(key)
         self._keys = keys or [known.get("") or Key(None)]
 
-    def pick(self, now: float, breaker_wait_s: Callable[[str], float]) -> tuple[Key | None, float, ProviderError | None]:
+    def pick(self, model_id: str, now: float, breaker_wait_s: Callable[[str], float]) -> tuple[Key | None, float, ProviderError | None]:
         """(key, 0, None), or (None, shortest wait in seconds, why that key rests; None = its breaker is open).
 
         The caller raises `in_flight` of the key it takes.
@@ -64,11 +72,15 @@ class KeyPool:
         best_load = shortest_s = float("inf")
         reason: ProviderError | None = None
         for key in self._keys:
-            rest_s = key.rests_until - now
-            wait_s = rest_s if rest_s > 0 else breaker_wait_s(key.id)
+            rest = key.rest(model_id, now) if key.rests else None
+            wait_s = rest.until - now if rest else breaker_wait_s(key.id)
             if wait_s > 0:
                 if wait_s < shortest_s:
-                    shortest_s, reason = wait_s, key.rest_reason if rest_s > 0 else None
+                    shortest_s, reason = wait_s, rest.reason if rest else None
             elif (load := (key.in_flight + 1) / key.weight) < best_load:
                 best, best_load = key, load
         return (best, 0.0, None) if best is not None else (None, shortest_s, reason)
+
+
+def _until(rest: Rest) -> float:
+    return rest.until

@@ -84,6 +84,7 @@ class Generation:
         self._attempts = self._failures = 0
         self._charge = Charge()
         self._held: list[bytes] = []
+        self._failed_with: GatewayError | None = None
         self._late_error: GatewayError | None = None
         self._ended = False
         self._began_s = pipeline.clock.monotonic()
@@ -227,11 +228,12 @@ class Generation:
             time_left_s=self._time_left_s(targets[index]),
         )
         if decision is retry.Decision.GIVE_UP:
-            raise error
+            # A target that was passed over is no news to a caller whose request another one has failed.
+            raise error if attempt is not None or self._failed_with is None else self._failed_with
         self._held.clear()
         if attempt is not None:
             self._write([self._settle(attempt, error)])
-            self._attempt = None
+            self._attempt, self._failed_with = None, error
         if decision is retry.Decision.NEXT_TARGET:
             return index + 1
         await asyncio.sleep(retry.backoff_s(self._failures, self._pipeline.rng))

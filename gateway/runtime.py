@@ -23,12 +23,13 @@ _MAX_ERROR_BYTES = 64 * 2**10
 class Upstream:
     """A vendor call in flight. Holds a slot, a key and a breaker's permit until `close`, which must be called."""
 
-    __slots__ = ("_breaker", "_closed", "_response", "_runtime", "_trial", "key", "reader", "vendor_s")
+    __slots__ = ("_breaker", "_closed", "_model_id", "_response", "_runtime", "_trial", "key", "reader", "vendor_s")
 
-    def __init__(self, runtime: ProviderRuntime, key: Key, breaker: BreakerGate, trial: bool) -> None:
+    def __init__(self, runtime: ProviderRuntime, key: Key, model_id: str, breaker: BreakerGate) -> None:
         self._runtime = runtime
+        self._model_id = model_id
         self._breaker = breaker
-        self._trial = trial
+        self._trial = breaker.enter()
         self._response: Response | None = None
         self._closed = False
         self.key = key
@@ -80,7 +81,7 @@ class Upstream:
         if self._response is not None:
             self._response.close()
         now = self._runtime.clock.monotonic()
-        self.key.release(error, now)
+        self.key.release(self._model_id, error, now)
         self._runtime.slots.release()
         if error is None and not says_nothing:
             self._breaker.succeeded(self._trial)
@@ -124,20 +125,20 @@ class ProviderRuntime:
     async def acquire(self, model: ModelSpec, time_left_s: float) -> Upstream:
         """Slot → rate → key and breaker. Raises ProviderPaused, ProviderLimited, ProviderRejectedOurKey at once where
         nothing can be had, ProviderLimited where waiting would take too long."""
-        patience_s = min(self._queue_timeout_s, time_left_s)
-        self._pick(model)  # fail before waiting, where waiting is in vain
         if not self.slots.try_take():
-            await self.slots.wait(patience_s, self.spec.name)
+            self._pick(model)  # fails before waiting, where waiting is in vain
+            await self.slots.wait(min(self._queue_timeout_s, time_left_s), self.spec.name)
         try:
-            if self._rate is not None:
-                await self._wait_for_rate(self._rate, patience_s)
             key = self._pick(model)
+            if self._rate is not None and (wait_s := self._rate.book(1, self.clock.monotonic())):
+                await self._wait_for_rate(self._rate, wait_s, min(self._queue_timeout_s, time_left_s))
+                key = self._pick(model)
         except BaseException:
             self.slots.release()
             raise
         breaker = self.breaker(key.id, model.model_id)
         key.in_flight += 1
-        return Upstream(self, key, breaker, breaker.enter())
+        return Upstream(self, key, model.model_id, breaker)
 
     def breaker(self, key_id: str, model_id: str) -> BreakerGate:
         gate = self._breakers.get((key_id, model_id))
@@ -150,7 +151,7 @@ class ProviderRuntime:
 
     def _pick(self, model: ModelSpec) -> Key:
         now = self.clock.monotonic()
-        key, wait_s, reason = self._pool.pick(now, partial(self._breaker_wait_s, model.model_id, now))
+        key, wait_s, reason = self._pool.pick(model.model_id, now, partial(self._breaker_wait_s, model.model_id, now))
         if key is not None:
             return key
         if reason is None:
@@ -162,10 +163,7 @@ class ProviderRuntime:
     def _breaker_wait_s(self, model_id: str, now: float, key_id: str) -> float:
         return self.breaker(key_id, model_id).wait_s(now)
 
-    async def _wait_for_rate(self, rate: Bucket, patience_s: float) -> None:
-        wait_s = rate.book(1, self.clock.monotonic())
-        if not wait_s:
-            return
+    async def _wait_for_rate(self, rate: Bucket, wait_s: float, patience_s: float) -> None:
         if wait_s > patience_s:
             rate.give_back(1)
             raise ProviderLimited(

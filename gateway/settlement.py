@@ -13,6 +13,11 @@ from gateway.runtime import Upstream
 from monitoring.journal import AttemptOpened, AttemptSettled, RequestEnded
 
 _BYTES_PER_TOKEN = 4
+
+# What clients and vendors write is cut to the ledger's columns here: SQLite would keep any length, Postgres refuse it.
+_MAX_ALIAS = 200
+_MAX_CODE = 60
+_MAX_FINISH_REASON = 40
 _MAX_MESSAGE = 500
 
 
@@ -94,9 +99,9 @@ def settled(attempt: Attempt, charged: Charge, error: GatewayError | None, now: 
         attempt_id=attempt.id,
         status="ok" if error is None else "client_closed" if isinstance(error, ClientGone) else "error",
         provider_key_id=attempt.upstream.key.id,
-        error_code=(error.code or "") if error else "",
+        error_code=_text(error.code, _MAX_CODE) if error else "",
         vendor_status=error.vendor_status if isinstance(error, ProviderError) else 200 if error is None else 0,
-        finish_reason=attempt.finish_reason,
+        finish_reason=_text(attempt.finish_reason, _MAX_FINISH_REASON),
         usage=charged.usage,
         cost_micros=charged.cost_micros,
         currency=charged.currency,
@@ -128,13 +133,13 @@ def ended(
         key_id=caller.key_id,
         key_name=caller.key_name,
         dialect=request.dialect,
-        alias=request.model,
+        alias=_text(request.model, _MAX_ALIAS),
         provider_name=target.provider.name if target else "",
         model_id=target.model.model_id if target else "",
         streamed=request.stream,
         status_code=error.http_status if error else 200,
-        error_code=(error.code or "") if error else "",
-        error_message=error.message[:_MAX_MESSAGE] if error else "",
+        error_code=_text(error.code, _MAX_CODE) if error else "",
+        error_message=_text(error.message, _MAX_MESSAGE) if error else "",
         attempts=attempts,
         total_tokens=charged.usage.total_tokens if charged.usage else 0,
         cost_micros=charged.cost_micros,
@@ -143,6 +148,11 @@ def ended(
         first_token_ms=None if first_token_s is None else _ms(first_token_s),
         config_version=version,
     )
+
+
+def _text(value: str | None, limit: int) -> str:
+    """At most `limit` characters of `value`, without NUL, which Postgres takes in no text."""
+    return value[:limit].replace("\0", "") if value else ""
 
 
 def _ms(seconds: float) -> int:

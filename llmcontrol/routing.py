@@ -11,7 +11,7 @@ from django.urls import URLPattern, re_path
 from gateway.doors import openai_chat
 from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.models import ModelsDoor
-from gateway.doors.probes import ProviderHealth, Ready, health, unknown_route
+from gateway.doors.probes import ProviderHealth, Ready, Unknown, health
 from gateway.doors.ws import GenerateConsumer
 
 
@@ -28,7 +28,7 @@ def data_plane(gateway: Gateway, django_app: Callable[..., Any], *, websocket: b
         _at(r"^health$", health),
         _at(r"^ready$", Ready(gateway)),
         _at(r"^api/health$", ProviderHealth(gateway)),
-        _at(r"^v1/", unknown_route),
+        _at(r"^v1/", Unknown(gateway)),
         _at(r"", django_app),
     ]
     sockets = [_at(r"^ws/generate$", GenerateConsumer.as_asgi(gateway=gateway))] if websocket else []

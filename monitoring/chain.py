@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from monitoring import ledger
-from monitoring.journal import MAX_RECORDS, AttemptSettled, Position, SegmentRead, read_segment, segment_numbers, segment_path
+from monitoring import journal, ledger
+from monitoring.journal import AttemptSettled, Position, SegmentRead, read_segment, segment_numbers, segment_path
 from monitoring.ledger import REQUESTS, USAGE, Books, Row, Table
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Chain:
         self._waiting: deque[Batch] = deque()
 
     def advance(self, last: Position) -> bool:
-        """Brings the next few hundred records before `last` into the ledger. False where there are none.
+        """Brings the next records before `last` into the ledger. False where there are none.
 
         Raises DatabaseError or OSError; the records are then kept and come first in the next call.
         """
@@ -78,7 +78,8 @@ class Chain:
         """Enters everything that began before that moment (wall seconds) and has no end as interrupted. Raises as `advance`."""
         rows = self._books.give_up(why, begun_before)
         self.report.interrupted += sum(table is USAGE for table, _ in rows)
-        self._waiting.extend(Batch(self._at, rows[start : start + MAX_RECORDS]) for start in range(0, len(rows), MAX_RECORDS))
+        size = journal.MAX_RECORDS
+        self._waiting.extend(Batch(self._at, rows[start : start + size]) for start in range(0, len(rows), size))
         self._store_waiting()
 
     def backlog_bytes(self, last: Position) -> int:
@@ -182,4 +183,5 @@ class Chain:
 
 def _stray_line(settled: AttemptSettled) -> str:
     reason = "the record of this attempt's beginning is lost"
-    return json.dumps({"table": USAGE.model._meta.db_table, "reason": reason, "row": msgspec.to_builtins(settled)})
+    row = msgspec.structs.asdict(settled)  # in the journal it is an array, here it names its fields
+    return msgspec.json.encode({"table": USAGE.model._meta.db_table, "reason": reason, "row": row}).decode()

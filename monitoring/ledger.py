@@ -240,7 +240,11 @@ def _execute(table: Table, rows: int, values: list[Any]) -> int:
 
 
 def _execute_on_sqlite(table: Table, rows: int, values: list[Any]) -> int:
-    """Past Django's cursor, which rewrites every placeholder of every statement: that costs as much as the insert itself."""
+    """Past Django's cursor, which rewrites every placeholder of every statement: that costs as much as the insert itself.
+
+    What else the cursor does is done here: it refuses a broken transaction, and its errors are Django's.
+    """
+    connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
         return int(connection.connection.execute(_sqlite_sql(table, rows), values).rowcount)
 
@@ -260,11 +264,13 @@ def _insert_one_by_one(rows: Sequence[tuple[Table, Row]]) -> tuple[dict[Table, i
                     new[table] += _insert_into(table, [_clipped(table, row)])
             except _ROW_FAULTS as exc:
                 refused.append(Refused(table, row, str(exc)))
+        connection.validate_no_broken_transaction()  # leaving it would roll back and say nothing
     return new, refused
 
 
 def _clipped(table: Table, row: Row) -> Row:
-    """Text cut to its column and without NUL: what of it came from a client or a vendor may fit no column of Postgres."""
+    """Text cut to its column and without NUL. The gateway bounds what clients and vendors write; if that should ever fail,
+    Postgres refuses the row, and it comes here."""
     values = list(row)
     for index, limit in _text_limits(table):
         values[index] = values[index].replace("\0", "")[:limit]

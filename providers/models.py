@@ -107,7 +107,7 @@ class Provider(models.Model):
             value = getattr(self, field.attname)
             if isinstance(value, float) and not math.isfinite(value):
                 errors[field.name] = "Write a finite number."
-        if self.rate_capacity > 0 and self.rate_refill_per_s == 0:
+        if isinstance(self.rate_capacity, float | int) and self.rate_capacity > 0 and self.rate_refill_per_s == 0:
             errors["rate_refill_per_s"] = "With a capacity, the bucket needs a refill rate above 0, or it empties for ever."
         if errors:
             raise ValidationError(errors)

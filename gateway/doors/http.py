@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -29,7 +31,7 @@ from gateway.router import View
 from monitoring import metrics
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Receive = Callable[[], Coroutine[Any, Any, MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
@@ -176,37 +178,65 @@ class MethodNotAllowed(InvalidRequest):
 
 
 async def read_body(scope: Scope, receive: Receive, gateway: Gateway) -> bytes:
-    """The whole body. Raises BodyTooLarge before more than the limit is held, RequestTimeout, InvalidRequest."""
+    """The whole body. Raises BodyTooLarge before more than the limit is held, RequestTimeout, ClientGone."""
     limit = gateway.max_body_bytes
-    too_large = BodyTooLarge(f"The body is larger than {limit} bytes, the limit here (LLM_MAX_BODY_BYTES).")
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
-            raise too_large
+            await _discard(receive)
+            raise _too_large(limit)
+    pending: Coroutine[Any, Any, Any] | None = receive()
+    try:
+        waited_for = pending.send(None)  # type: ignore[union-attr]
+    except StopIteration as arrived:  # as usual: it came with the headers, and no timer is needed
+        message = arrived.value
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
+            return body
+        pending = None
     try:
         async with asyncio.timeout(gateway.body_timeout_s):
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            if not message.get("more_body") and message["type"] == "http.request":
-                if len(body) > limit:
-                    raise too_large
-                return body
-            return await _read_rest(receive, message, body, limit, too_large)
+            if pending is not None:
+                message = await _resumed(pending, waited_for)
+            return await _read_on(receive, message, limit)
     except TimeoutError:
         raise RequestTimeout(f"The body did not arrive within {gateway.body_timeout_s:g} s.") from None
 
 
-async def _read_rest(receive: Receive, message: MutableMapping[str, Any], body: bytes, limit: int, too_large: BodyTooLarge) -> bytes:
-    parts, size = [body], len(body)
-    while message["type"] == "http.request" and message.get("more_body"):
-        message = await receive()
+@types.coroutine
+def _resumed(pending: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[Any, Any, Any]:
+    """Goes on awaiting a coroutine that was started by hand and is waiting for `waited_for`."""
+    while True:
+        try:
+            sent = yield waited_for
+        except BaseException as exc:
+            step = partial(pending.throw, exc)
+        else:
+            step = partial(pending.send, sent)
+        try:
+            waited_for = step()
+        except StopIteration as done:
+            return done.value
+
+
+async def _read_on(receive: Receive, message: MutableMapping[str, Any], limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
         part = message.get("body", b"")
-        parts.append(part)
         size += len(part)
         if size > limit:
-            raise too_large
-    if message["type"] == "http.disconnect":
-        raise ClientGone("The client left before its body was complete.")
-    return b"".join(parts)
+            if message.get("more_body"):
+                await _discard(receive)
+            raise _too_large(limit)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+    raise ClientGone("The client left before its body was complete.")
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit} bytes, the limit here (LLM_MAX_BODY_BYTES).")
 
 
 async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: str, dialect: Dialect) -> None:
@@ -216,7 +246,7 @@ async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: 
     headers = error_headers(error)
     if isinstance(error, BodyTooLarge | RequestTimeout | NotAuthenticated):
         headers.append(_CLOSE)
-    if isinstance(error, BodyTooLarge):
+    if isinstance(error, NotAuthenticated | MethodNotAllowed):
         await _discard(receive)
     if request_id:
         headers.append((b"x-request-id", request_id.encode()))

@@ -53,5 +53,13 @@ class ProviderHealth:
         await respond(send, 200, [JSON], msgspec.json.encode(value))
 
 
-async def unknown_route(scope: Scope, receive: Receive, send: Send) -> None:
-    await respond_error(receive, send, UnknownRoute(f"There is no {scope['path'][:200]!r} here."))
+class Unknown:
+    """What lies under the data plane's prefix and is nothing."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pipeline = self._gateway.pipeline
+        request_id = pipeline.request_id() if pipeline else ""
+        await respond_error(receive, send, UnknownRoute(f"There is no {scope['path'][:200]!r} here."), request_id)

@@ -12,6 +12,7 @@ server → {"type": "delta", "id", "index", "text", "delta"}   `delta` is OpenAI
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from gateway.doors.http import Gateway
 from gateway.pipeline import Generation
 
 MAX_GENERATIONS_PER_SOCKET = 20
+_log = logging.getLogger(__name__)
 _AUTH_DEADLINE_S = 10.0
 _NOT_AUTHENTICATED, _TOO_LARGE, _BAD_FRAME = 4401, 1009, 1003
 
@@ -164,8 +166,11 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             gone = ClientGone("The client cancelled this generation.")
             generation.end(gone)
             await self._say_error(id_, gone)
-        finally:
-            generation.end(GatewayError("The gateway failed on this request; the log holds the reason under its request id."))
+        except Exception as exc:
+            _log.exception("request %s failed in the gateway itself", generation.request_id)
+            fault = GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))
+            generation.end(fault)
+            await self._say_error(id_, fault)
 
     async def _say_chunk(self, id_: str, chunk: _Chunk) -> str:
         """Sends what the chunk says; returns its finish reason, if it has one."""

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from monitoring.models import RequestLog, UsageRecord
+from monitoring.stats import GROUPS
 
 _OF_PAGING = {"cursor", "page_size"}
 
@@ -55,6 +56,14 @@ class UsageFilters(_Log):
     class Meta:
         model = UsageRecord
         fields: list[str] = []
+
+
+class StatsFilters(UsageFilters):
+    group_by = django_filters.CharFilter(method="ignore", help_text=f"Comma list of {', '.join(GROUPS)}.")
+
+    def ignore(self, queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        """Says how rows are summed, not which."""
+        return queryset
 
 
 class RequestFilters(_Log):

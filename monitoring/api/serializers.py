@@ -39,3 +39,22 @@ class RequestLogSerializer(_Log):
             *("status_code", "error_code", "error_message", "attempts", "total_tokens", "cost", "currency"),
             *("duration_ms", "first_token_ms", "config_version"),
         )
+
+
+class UsageSumSerializer(serializers.Serializer):
+    """One row; those of a grouping also name their group: day, team, key, provider, model."""
+
+    requests = serializers.IntegerField()
+    errors = serializers.IntegerField()  # type: ignore[assignment]  # a field of that name
+    input_tokens = serializers.IntegerField()
+    cached_tokens = serializers.IntegerField()
+    cache_write_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+    cost = serializers.DictField(child=serializers.CharField(), help_text='By currency, e.g. {"USD": "0.0123"}.')
+
+
+class UsageStatsSerializer(serializers.Serializer):
+    group_by = serializers.ListField(child=serializers.CharField())
+    rows = UsageSumSerializer(many=True)
+    totals = UsageSumSerializer()

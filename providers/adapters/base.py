@@ -42,8 +42,8 @@ class StreamReader(Protocol):
         """Whole events of the client's dialect that `data` completed; b"" where none is complete or all are withheld.
 
         The vendor's end mark is swallowed (`done` becomes true): the door writes its own once the books are settled.
-        Raises a GatewayError for an error event, broken JSON, a shape that is none, or a line over the limit. What
-        came before the bad event in the same read is in `salvaged`.
+        Raises a GatewayError for an error event, broken JSON, a shape that is none, a line over the limit, or an end
+        mark that comes before the end. What came before the bad event in the same read is in `salvaged`.
         """
         ...
 

@@ -31,7 +31,7 @@ MAX_EXCERPT_BYTES = 512
 _MASK = "****"
 
 _SECRETS = re.compile(
-    r"(?:\b(?:sk|pk|rk|ak|gsk|xai|hf|pplx|nvapi|r8|bce-v3|ghp|glpat)[-_/][A-Za-z0-9_\-./*]{6,}"
+    r"(?:\b(?:sk|pk|rk|ak|gsk|xai|hf|pplx|nvapi|r8|bce-v3|ghp|glpat|org|proj)[-_/][A-Za-z0-9_\-./*]{6,}"
     r"|\bAIza[A-Za-z0-9_\-]{10,}|\bya29\.[A-Za-z0-9_\-.]{6,}|\bAKIA[A-Z0-9]{8,}|\beyJ[A-Za-z0-9_\-]{8,}[A-Za-z0-9_\-.]*"
     r"|(?i:\bbearer\s+)\S{6,}|(?i:\bapi[-_ ]?key\b[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]{6,})"
 )

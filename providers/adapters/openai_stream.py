@@ -113,7 +113,7 @@ class OpenAIStreamReader:
         return self._relayed(events, data if self._sse.canonical else None)
 
     def finish(self) -> None:
-        """See `base.StreamReader.finish`. A missing `[DONE]` is no fault: some vendors never send it."""
+        """See `base.StreamReader.finish`. A missing `[DONE]` is no fault: some vendors never send it. One that comes too early is."""
         if not self._started or self._started - self._finished:
             raise ProviderNonsense("The provider's stream ended in the middle of the answer.")
 
@@ -185,7 +185,8 @@ class OpenAIStreamReader:
 
     def _read_unusual(self, event: bytes, problem: Exception | None) -> bytes:
         """The end mark, an error event, a usage event without choices, or nothing that belongs here."""
-        if event == _DONE or event.strip() == _DONE:
+        if event.strip() == _DONE:
+            self.finish()
             self.done = True
             return b""
         try:

@@ -153,9 +153,21 @@ def test_a_stream_needs_an_end_for_every_choice() -> None:
 @pytest.mark.parametrize("stream", [b"", DONE, HELLO, HELLO + DONE, chunk(usage=USAGE) + DONE, HELLO + END[:-1]])
 def test_a_stream_without_an_end_is_no_answer(stream: bytes) -> None:
     it = reader()
-    it.feed(stream)
     with pytest.raises(errors.ProviderNonsense):
-        it.finish()
+        read_to_its_end(it, stream)
+    assert not it.done
+
+
+def read_to_its_end(it: OpenAIStreamReader, stream: bytes) -> None:
+    it.feed(stream)
+    it.finish()
+
+
+def test_an_end_mark_that_comes_too_early_does_not_pass_for_an_end() -> None:
+    it = reader()
+    with pytest.raises(errors.ProviderNonsense, match="in the middle"):
+        it.feed(HELLO + DONE)
+    assert it.salvaged == HELLO
 
 
 def test_only_the_end_mark_may_be_missing() -> None:

@@ -9,7 +9,7 @@ from bench.report import Results, Sample, judge, table
 
 
 def sample(number: int, scenario: Scenario, variant: str, cpu_s: float, requests: int = 1000, p50_us: int = 200) -> Sample:
-    return Sample(number, scenario, variant, Load(requests, requests, 1.0, p50_us), cpu_s, cpu_s)
+    return Sample(number, scenario, variant, Load(requests, requests, 1.0, p50_us, p50_us), cpu_s, cpu_s)
 
 
 def test_a_gateway_that_costs_twice_the_relay_has_half_its_requests_per_cpu_second() -> None:

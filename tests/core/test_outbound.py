@@ -75,10 +75,6 @@ METADATA = [
 ]
 
 
-class Connected(Exception):
-    """The stub for the connect call was reached."""
-
-
 @pytest.fixture
 def no_connect(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The addresses that would have been connected to."""

@@ -15,8 +15,8 @@ from tests.e2e.schema import Schema
 from tests.e2e.vendor import Vendor
 from tests.live import LiveServer
 
-# Looking for changes ten times a second keeps the tests short; test_changes.py is about the usual settings.
-QUICK = {"OUTBOUND_ALLOW": "127.0.0.0/8:*", "LLM_CONFIG_POLL_S": "0.1", "LLM_DRAIN_INTERVAL_S": "0.05"}
+# Looking for changes ten times a second, and retrying once, keeps the tests short; test_changes.py is about the usual settings.
+QUICK = {"OUTBOUND_ALLOW": "127.0.0.0/8:*", "LLM_CONFIG_POLL_S": "0.1", "LLM_DRAIN_INTERVAL_S": "0.05", "MAX_RETRIES": "1"}
 
 _refusals: list[tuple[float, str]] = []
 

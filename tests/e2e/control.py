@@ -28,7 +28,7 @@ def until(look: Callable[[], T], what: str, *, timeout_s: float = 5.0) -> T:
     while not (value := look()):
         if time.monotonic() > give_up_at:
             raise AssertionError(f"{what}: not within {timeout_s:g} s; last seen {value!r}")
-        time.sleep(0.03)
+        time.sleep(0.01)
     return value
 
 

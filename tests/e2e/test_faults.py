@@ -42,7 +42,7 @@ class Fault:
         return self.name
 
 
-QUICK = {"connect_s": 0.5, "first_byte_s": 0.3, "idle_s": 0.3, "total_s": 10}
+QUICK = {"connect_s": 0.5, "first_byte_s": 0.2, "idle_s": 0.2, "total_s": 10}
 NONSENSE = ("upstream_invalid_response",)
 BROKEN = ("upstream_unreachable", "upstream_invalid_response")
 FAULTS = [
@@ -127,6 +127,8 @@ def test_a_whole_answer(control: Control, vendor: Vendor, aliases: dict[str, tup
     rows = assert_on_record(control, answer, fault)
     if not fault.base_url:
         assert len(vendor.calls(mark)) == len(rows)
+    if fault.status == 504:
+        until(lambda: vendor.was_left(mark), "the vendor is left when the time is over", timeout_s=1)
     if fault.status == 429:
         assert 1 <= int(answer.headers["retry-after"]) <= 7
 
@@ -193,8 +195,8 @@ def test_the_breaker_opens_after_fail_max_and_the_vendor_is_left_alone(control: 
     alias = control.model(control.provider(vendor.base_url, breaker={"fail_max": 2, "reset_timeout_s": 30}), "fault-500")["alias"]
     control.apply()
     mark = unique("mark")
-    wire.chat(control.base_url, control.key, alias, prompt=mark)
-    assert len(vendor.calls(mark)) == 2, "two failures open it, so the third attempt is none"
+    assert wire.chat(control.base_url, control.key, alias, prompt=mark).status == 502
+    assert len(vendor.calls(mark)) == 2
     for stream in (False, True):
         paused = wire.chat(control.base_url, control.key, alias, prompt=mark, stream=stream)
         assert (paused.status, paused.error["code"]) == (503, "upstream_paused")
@@ -244,16 +246,6 @@ def test_a_limited_credential_rests(control: Control, vendor: Vendor, stream: bo
         assert (answer.status, answer.error["code"], answer.error["type"]) == (429, "rate_limit_exceeded", "rate_limit_error")
         assert 28 <= int(answer.headers["retry-after"]) <= 30
     assert len(vendor.calls(mark)) == 1
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_vendor_that_stalls_is_left_when_the_time_is_over(control: Control, vendor: Vendor, stream: bool) -> None:
-    alias = control.model(control.provider(vendor.base_url, timeouts=QUICK, breaker=NEVER_OPENS), "fault-stall")["alias"]
-    control.apply()
-    mark = unique("mark")
-    answer = wire.chat(control.base_url, control.key, alias, stream=stream, prompt=mark)
-    assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")
-    until(lambda: vendor.was_left(mark), "the vendor is left", timeout_s=1)
 
 
 def test_a_vendors_words_do_not_leak_our_credential(control: Control, vendor: Vendor) -> None:

@@ -19,8 +19,6 @@ from core.errors import AccountingUnavailable, ConfigurationError
 from monitoring import journal as journal_module
 from monitoring.journal import (
     MAGIC,
-    MAX_RECORDS,
-    READ_BYTES,
     Journal,
     Position,
     Record,
@@ -84,27 +82,33 @@ def test_offsets_say_where_each_record_begins(tmp_path: Path) -> None:
         assert read_segment(only_segment(journal), offset).records[0] == (offset, record)
 
 
-def test_a_long_segment_is_read_in_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("max_records", "read_bytes", "taken"), [(50, 2**19, 50), (3000, 10 * len(frame(opened("r000"))) + 9, 10)])
+def test_a_long_segment_is_read_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_records: int, read_bytes: int, taken: int
+) -> None:
+    monkeypatch.setattr(journal_module, "MAX_RECORDS", max_records)
+    monkeypatch.setattr(journal_module, "READ_BYTES", read_bytes)
     journal = make_journal(tmp_path)
-    written = [opened(f"r{number}") for number in range(MAX_RECORDS + 300)]
+    written = [opened(f"r{number:03}") for number in range(130)]
     journal.write(*written)
 
     first = read_segment(only_segment(journal))
 
-    assert len(first.records) <= MAX_RECORDS
+    assert [record for _, record in first.records] == written[:taken]
     assert read_all(only_segment(journal)) == (written, [])
 
 
-def test_a_record_longer_than_one_read_is_read_whole(tmp_path: Path) -> None:
+def test_a_record_longer_than_one_read_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "READ_BYTES", 1000)
     journal = make_journal(tmp_path)
-    written = [opened("a"), ended("b", alias="x" * (READ_BYTES * 5)), opened("c")]
+    written = [opened("a"), ended("b", alias="x" * 5000), opened("c")]
     journal.write(*written)
 
     assert read_all(only_segment(journal)) == (written, [])
 
 
 def test_segments_follow_each_other_without_losing_a_record(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path, segment_bytes=2000)
+    journal = make_journal(tmp_path, segment_bytes=1000)
     written = [record for number in range(20) for record in whole(f"r{number}")]
     for record in written:
         journal.write(record)
@@ -114,13 +118,13 @@ def test_segments_follow_each_other_without_losing_a_record(tmp_path: Path) -> N
 
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) > 5
-    assert all(segment_path(tmp_path, journal.token, number).stat().st_size <= 2000 for number in numbers)
+    assert all(segment_path(tmp_path, journal.token, number).stat().st_size <= 1000 for number in numbers)
     assert [record for records, _ in read for record in records] == written
     assert journal.committed() == Position(numbers[-1], segment_path(tmp_path, journal.token, numbers[-1]).stat().st_size)
 
 
 def test_a_segment_that_cannot_be_followed_goes_on_growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = make_journal(tmp_path, segment_bytes=1000)
+    journal = make_journal(tmp_path, segment_bytes=2 * len(frame(opened("r0"))))
 
     def no_file(*args: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -223,7 +227,7 @@ def test_a_torn_tail_is_left_for_later_while_its_end_is_not_committed(tmp_path: 
     assert (read.next_offset, read.damage) == (committed.offset, [])
 
 
-@pytest.mark.parametrize("cut", [1, 5, 20, 300])
+@pytest.mark.parametrize("cut", [1, 5, 20, len(frame(ended("a"))) - 1])
 def test_a_torn_tail_of_a_dead_process_is_dropped_and_reported(tmp_path: Path, cut: int) -> None:
     journal = make_journal(tmp_path)
     journal.write(*whole("a"))

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection, transaction
 
 from core.chat import Usage
 from core.clock import FrozenClock
 from monitoring import chain as chain_module
+from monitoring import journal as journal_module
 from monitoring import ledger
 from monitoring.chain import REFUSED_FILE, Chain
-from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
+from monitoring.journal import Journal, Position, frame, segment_numbers, segment_path, take_lock, tokens
 from monitoring.models import RequestLog, UsageRecord
 from monitoring.threads import in_thread
 from monitoring.usage import ADOPT_INTERVAL_S, UNFINISHED_MAX_AGE_S, Drainer, replay
@@ -45,15 +46,44 @@ def checkpoint(journal: Journal) -> Position:
     return Position(*json.loads((journal.directory / f"{journal.token}.checkpoint").read_text()))
 
 
+DOWN = "the database is away|attempt to write a readonly database"
+
+
 @contextmanager
 def database_down() -> Iterator[None]:
+    """Reads work, writes fail: on SQLite by the database itself, because the ledger writes to it past Django's cursor."""
+
     def refuse(execute: Callable[..., Any], sql: str, *args: Any) -> Any:
         if sql.startswith("INSERT"):
             raise OperationalError("the database is away")
         return execute(sql, *args)
 
-    with connection.execute_wrapper(refuse):
+    if connection.vendor != "sqlite":
+        with connection.execute_wrapper(refuse):
+            yield
+        return
+    connection.ensure_connection()
+    connection.connection.execute("PRAGMA query_only = ON")
+    try:
         yield
+    finally:
+        connection.connection.execute("PRAGMA query_only = OFF")
+
+
+@contextmanager
+def without_request_log() -> Iterator[None]:
+    """A failure of the database between the two tables of one transaction."""
+
+    def rename(old: str, new: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    name = RequestLog._meta.db_table
+    rename(name, "away")
+    try:
+        yield
+    finally:
+        rename("away", name)
 
 
 def ids() -> set[str]:
@@ -153,8 +183,27 @@ def test_each_attempt_of_a_request_gets_its_row(tmp_path: Path) -> None:
     assert RequestLog.objects.get().attempts == 2
 
 
-def test_text_from_outside_is_cut_to_its_column_and_loses_its_nul(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strange", [{"alias": "m" * 5000}, {"error_message": "bad\0 model"}, {"model_id": "x" * 201}, {"dialect": "d" * 21}])
+def test_text_that_fits_no_column_keeps_no_row_out_of_the_ledger(tmp_path: Path, strange: dict[str, str]) -> None:
+    """Postgres refuses such a row, SQLite takes it as it is; either way it and its neighbours are entered."""
     journal = make_journal(tmp_path)
+    journal.write(*whole("before"), ended("strange", **strange), *whole("after"))
+    drainer = make_drainer(journal)
+
+    assert drainer.drain()
+
+    assert ids() == {"before-1", "after-1"}
+    assert set(RequestLog.objects.values_list("request_id", flat=True)) == {"before", "strange", "after"}
+    assert (drainer.report.refused, drainer.report.problems) == (0, [])
+    if connection.vendor == "postgresql":
+        ((name, text),) = strange.items()
+        stored = getattr(RequestLog.objects.get(request_id="strange"), name)
+        assert stored == text.replace("\0", "")[: RequestLog._meta.get_field(name).max_length]
+
+
+def test_rows_stored_one_by_one_are_cut_to_their_columns(tmp_path: Path) -> None:
+    journal = make_journal(tmp_path)
+    journal.write(opened("bad"), settled("bad", usage=Usage(input=2**70)))
     journal.write(ended("a", alias="m" * 5000, error_message="bad\0 model", model_id="x" * 201))
     assert make_drainer(journal).drain()
 
@@ -178,6 +227,75 @@ def test_a_row_the_database_never_takes_is_set_aside_and_holds_nobody_up(tmp_pat
     assert REFUSED_FILE in drainer.report.problems[0]
 
 
+# Eight rows in statements of three: the bad one comes first, in the middle, last, in the first statement and in the last.
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("bad", [0, 1, 2, 4, 7])
+@pytest.mark.parametrize(
+    "fault", [{"usage": Usage(input=2**70)}, {"usage": Usage(input=-1)}, {"provider_key_id": None}], ids=["overflow", "check", "null"]
+)
+def test_of_a_batch_with_a_bad_row_nothing_stays_and_then_all_the_others(
+    monkeypatch: pytest.MonkeyPatch, bad: int, fault: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(ledger, "_ROWS_PER_STATEMENT", 3)
+    rows = [(ledger.USAGE, ledger.usage_row(opened(f"r{number}"), settled(f"r{number}", **(fault if number == bad else {})))) for number in range(8)]
+    rows.append((ledger.REQUESTS, ledger.request_row(ended("r0"))))
+    after_the_fault: list[tuple[set[str], int, bool]] = []
+    real = ledger._insert_one_by_one
+
+    def one_by_one(rows: Any) -> Any:
+        after_the_fault.append((ids(), RequestLog.objects.count(), connection.in_atomic_block))
+        return real(rows)
+
+    monkeypatch.setattr(ledger, "_insert_one_by_one", one_by_one)
+    new, refused = ledger.insert(rows)
+
+    assert after_the_fault == [(set(), 0, False)]
+    assert [row for _, row, _ in refused] == [rows[bad][1]]
+    assert new == {ledger.USAGE: 7, ledger.REQUESTS: 1}
+    connection.close()  # what another connection sees was committed
+    assert ids() == {f"r{number}-1" for number in range(8)} - {f"r{bad}-1"}
+    assert RequestLog.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("usage", [Usage(), Usage(input=2**70)], ids=["at once", "one by one"])
+def test_a_database_that_fails_within_a_batch_keeps_none_of_it(usage: Usage) -> None:
+    rows = [(ledger.USAGE, ledger.usage_row(opened(name), settled(name, usage=usage))) for name in "ab"]
+    rows.append((ledger.USAGE, ledger.usage_row(opened("c"), settled("c"))))
+    rows.append((ledger.REQUESTS, ledger.request_row(ended("a"))))
+
+    with without_request_log():
+        with pytest.raises(DatabaseError, match=RequestLog._meta.db_table):
+            ledger.insert(rows)
+        assert not connection.in_atomic_block
+        assert ids() == set()
+    assert ledger.insert(rows)[0][ledger.REQUESTS] == 1
+
+
+def test_a_broken_transaction_takes_no_row() -> None:
+    """What it takes would be rolled back, and the journal's records be counted as entered."""
+    row = ledger.usage_row(opened("a"), settled("a"))
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        with pytest.raises(transaction.TransactionManagementError):
+            ledger.insert([(ledger.USAGE, row)])
+    assert ids() == set()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_whose_savepoint_cannot_be_rolled_back_fails_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its transaction would end in a silent rollback of rows that were reported as new."""
+
+    def refuse(sid: str) -> None:
+        raise OperationalError("the savepoint is gone")
+
+    monkeypatch.setattr(connection, "savepoint_rollback", refuse)
+    rows = [ledger.usage_row(opened("a"), settled("a")), ledger.usage_row(opened("b"), settled("b", usage=Usage(input=-1)))]
+    with pytest.raises(transaction.TransactionManagementError):
+        ledger.insert([(ledger.USAGE, row) for row in rows])
+    assert ids() == set()
+
+
 def test_a_settlement_without_its_opening_is_set_aside(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
     journal.write(settled("a"))
@@ -186,6 +304,7 @@ def test_a_settlement_without_its_opening_is_set_aside(tmp_path: Path) -> None:
 
     (line,) = (tmp_path / REFUSED_FILE).read_text().splitlines()
     assert json.loads(line)["row"]["attempt_id"] == "a-1"
+    assert json.loads(line)["row"]["status"] == "ok"
     assert json.loads(line)["row"]["usage"]["input"] == 100
     assert drainer.report.refused == 1
 
@@ -207,19 +326,67 @@ def test_a_pass_takes_only_what_is_new(tmp_path: Path, django_assert_num_queries
     assert (drainer.report.usage_records, drainer.report.request_logs) == (2, 2)
 
 
-def test_transactions_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = make_journal(tmp_path)
-    for number in range(700):
-        journal.write(*whole(f"r{number}"))
+@pytest.fixture
+def transactions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each outermost transaction of the ledger stored, and a limit of 50 records for it."""
+    monkeypatch.setattr(journal_module, "MAX_RECORDS", 50)
     sizes: list[int] = []
-    real = ledger.insert
-    monkeypatch.setattr(ledger, "insert", lambda rows: sizes.append(len(rows)) or real(rows))
+    insert_into, insert = ledger._insert_into, ledger.insert
+
+    def counted(table: ledger.Table, rows: Any) -> int:
+        sizes[-1] += len(rows)
+        return insert_into(table, rows)
+
+    def begun(rows: Any) -> Any:
+        sizes.append(0)
+        return insert(rows)
+
+    monkeypatch.setattr(ledger, "_insert_into", counted)
+    monkeypatch.setattr(ledger, "insert", begun)
+    return sizes
+
+
+def test_no_transaction_takes_more_than_the_most_records(tmp_path: Path, transactions: list[int]) -> None:
+    journal = make_journal(tmp_path)
+    journal.write(*[ended(f"r{number}") for number in range(120)])
 
     make_drainer(journal).drain()
 
-    assert max(sizes) <= 500
-    assert sum(sizes) == 1400
-    assert UsageRecord.objects.count() == RequestLog.objects.count() == 700
+    assert transactions == [50, 50, 20]
+    assert RequestLog.objects.count() == 120
+
+
+def test_no_transaction_of_the_interrupted_takes_more_than_the_most_records(tmp_path: Path, transactions: list[int]) -> None:
+    journal = make_journal(tmp_path)
+    journal.write(*[opened(f"r{number}") for number in range(60)])
+    die(journal)
+
+    replay(tmp_path)
+
+    assert [size for size in transactions if size] == [50, 50, 20]
+    assert UsageRecord.objects.count() == RequestLog.objects.count() == 60
+
+
+@pytest.mark.parametrize("table", [ledger.USAGE, ledger.REQUESTS])
+def test_a_statement_holds_fewer_values_than_any_database_refuses(table: ledger.Table) -> None:
+    assert ledger._ROWS_PER_STATEMENT * len(table.fields) <= 32_766
+
+
+def test_more_rows_than_a_statement_holds_are_all_counted_and_stored_once(tmp_path: Path) -> None:
+    journal = make_journal(tmp_path)
+    number_of_rows = 2 * ledger._ROWS_PER_STATEMENT + 7
+    for number in range(number_of_rows):
+        journal.write(*whole(f"r{number}"))
+    drainer = make_drainer(journal)
+    drainer.drain()
+    die(journal)
+    (tmp_path / f"{journal.token}.checkpoint").unlink()
+
+    again = replay(tmp_path)
+
+    assert (drainer.report.usage_records, drainer.report.request_logs) == (number_of_rows, number_of_rows)
+    assert (again.journals, again.usage_records, again.request_logs) == (1, 0, 0)
+    assert UsageRecord.objects.count() == RequestLog.objects.count() == number_of_rows
 
 
 def test_the_checkpoint_stays_before_what_is_not_settled(tmp_path: Path) -> None:
@@ -268,7 +435,7 @@ def test_a_retry_does_not_move_the_checkpoint_past_another_request(tmp_path: Pat
 
 
 def test_drained_segments_go_and_the_one_with_an_open_attempt_stays(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path, segment_bytes=3000)
+    journal = make_journal(tmp_path, segment_bytes=1000)
     drainer = make_drainer(journal)
     for number in range(10):
         journal.write(*whole(f"r{number}"))
@@ -417,7 +584,7 @@ async def test_stop_without_run_returns(tmp_path: Path) -> None:
 
 
 def test_replay_enters_everything_once_and_clears_up(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path, segment_bytes=3000)
+    journal = make_journal(tmp_path, segment_bytes=1000)
     for number in range(30):
         journal.write(*whole(f"r{number}"))
     make_drainer(journal).drain()
@@ -498,9 +665,10 @@ def test_replay_of_damage_enters_the_rest_and_keeps_the_segment(tmp_path: Path) 
 
 
 def test_replay_passes_a_segment_that_somebody_deleted(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path, segment_bytes=1500)
+    journal = make_journal(tmp_path, segment_bytes=sum(len(frame(record)) for record in whole("r0")))
     for number in range(4):
         journal.write(*whole(f"r{number}"))
+    assert journal.committed().sequence == 4
     die(journal)
     segment_path(tmp_path, journal.token, 2).unlink()
 
@@ -527,7 +695,7 @@ POINTS = [(ledger, "insert"), (Chain, "_save_checkpoint"), (Chain, "give_up"), (
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("point", POINTS, ids=[name for _, name in POINTS])
 def test_replay_may_be_killed_anywhere_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: Any, when: str) -> None:
-    journal = make_journal(tmp_path, segment_bytes=3000)
+    journal = make_journal(tmp_path, segment_bytes=1000)
     for number in range(10):
         journal.write(*whole(f"r{number}"))
     journal.write(opened("cut"))
@@ -633,7 +801,7 @@ def test_the_command_says_why_it_stopped(tmp_path: Path, settings: Any) -> None:
     journal.write(*whole("a"))
     die(journal)
 
-    with database_down(), pytest.raises(CommandError, match=r"the database is away.*Nothing is lost"):
+    with database_down(), pytest.raises(CommandError, match=rf"({DOWN}).*Nothing is lost"):
         call_command("replay_journal")
     call_command("replay_journal", stdout=StringIO())
 

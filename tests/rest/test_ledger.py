@@ -116,3 +116,44 @@ def test_pages_follow_each_other(viewer: APIClient, db: None) -> None:
 def test_history_is_read_only(root: APIClient, world: World, method: str) -> None:
     for url in (RECORDS, REQUESTS, f"{REQUESTS}/req-1"):
         assert getattr(root, method)(url, {}).status_code == 405
+
+
+# Sums ---------------------------------------------------------------------------------------------------------------
+
+STATS = "/api/v1/usage/stats"
+NOTHING = {"requests": 0, "errors": 0, "input_tokens": 0, "cached_tokens": 0, "cache_write_tokens": 0, "output_tokens": 0}
+NOTHING |= {"total_tokens": 0, "cost": {}}
+
+
+def test_sums_of_nothing(viewer: APIClient) -> None:
+    assert viewer.get(STATS).json() == {"group_by": [], "rows": [NOTHING], "totals": NOTHING}
+    assert viewer.get(f"{STATS}?group_by=team").json() == {"group_by": ["team"], "rows": [], "totals": NOTHING}
+
+
+def test_sums_by_group(viewer: APIClient, db: None) -> None:
+    usage_record(1, status="error", cost_micros=None, currency="", cached_input_tokens=1, cache_write_tokens=4)
+    usage_record(2, request_id="req-1", attempt=2, cost_micros=1, currency="EUR")
+    usage_record(3, team_name="ads", started_at=MOMENT + timedelta(days=1), cost_micros=2_000_000)
+    usage_record(4, team_name="ads", started_at=MOMENT + timedelta(days=1))
+    answer = viewer.get(f"{STATS}?group_by=day,team").json()
+    assert answer["group_by"] == ["day", "team"]
+    first, second = answer["rows"]
+    tokens = {"input_tokens": 18, "cached_tokens": 1, "cache_write_tokens": 4, "output_tokens": 4, "total_tokens": 27}
+    assert first == {"day": "2026-11-01", "team": "search", "requests": 1, "errors": 1, **tokens, "cost": {"EUR": "0.000001"}}
+    assert (second["day"], second["team"], second["requests"], second["cost"]) == ("2026-11-02", "ads", 2, {"USD": "2.0123"})
+    totals = answer["totals"]
+    assert (totals["requests"], totals["errors"], totals["cost"]) == (3, 1, {"EUR": "0.000001", "USD": "2.0123"})
+    assert viewer.get(f"{STATS}?team=ads&group_by=model").json()["totals"]["requests"] == 2
+
+
+@pytest.mark.parametrize("query", ["group_by=hour", "group_by=team,team", "group_by=team;day"])
+def test_an_unknown_group_is_named(viewer: APIClient, db: None, query: str) -> None:
+    assert attrs(viewer.get(f"{STATS}?{query}")) == {"group_by"}
+
+
+def test_too_many_rows_are_refused_and_not_cut(viewer: APIClient, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitoring.stats.MAX_ROWS", 1)
+    usage_record(1)
+    assert viewer.get(f"{STATS}?group_by=team").status_code == 200
+    usage_record(2, team_name="ads")
+    assert attrs(viewer.get(f"{STATS}?group_by=team")) == {"group_by"}

@@ -70,6 +70,7 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/requests", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/requests/req-1", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/usage/records", None, ("monitoring.view_usagerecord",), 200),
+    ("get", "/api/v1/usage/stats", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/info", None, (), 200),
     ("get", "/api/schema/", None, (), 200),
     ("get", "/docs", None, (), 200),

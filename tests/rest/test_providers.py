@@ -7,6 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.test import AsyncClient
 from rest_framework.test import APIClient
 
 from core.errors import ProviderUnreachable
@@ -167,6 +170,14 @@ def test_test_has_the_contracts_shape(root: APIClient, world: World) -> None:
     assert report["tokens_used"] > 0
     assert [(check["name"], check["result"]) for check in report["checks"]] == [("models", "pass"), ("chat", "pass")]
     assert all(set(check) == {"name", "result", "detail"} for check in report["checks"])
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_test_works_where_the_server_runs_an_event_loop(world: World) -> None:
+    client = AsyncClient()
+    await sync_to_async(client.force_login)(await sync_to_async(User.objects.create_superuser)("boss"))
+    response = await client.post(f"{URL}/{world.provider.id}/test")
+    assert (response.status_code, response.json()["ok"]) == (200, True)
 
 
 def test_add_rotate_and_disable(root: APIClient, world: World) -> None:
