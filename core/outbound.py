@@ -180,21 +180,27 @@ class GuardedTransport:
         """See `Transport.open`. The caller closes the response."""
         session = self._session or self._start()
         url = self._urls.get(call.url) or self._prepare(call.url)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeouts.total_s
+        watch = Watch(timeouts)
         try:
-            async with asyncio.timeout(min(timeouts.first_byte_s, timeouts.total_s)):
-                raw = await session.request(
-                    call.method,
-                    url,
-                    data=_upload(call.body),
-                    headers=call.headers,
-                    allow_redirects=False,
-                    timeout=self._timeouts.get(timeouts) or self._client_timeout(timeouts),
-                )
+            raw = await session.request(
+                call.method,
+                url,
+                data=_upload(call.body),
+                headers=call.headers,
+                allow_redirects=False,
+                timeout=self._timeouts.get(timeouts) or self._client_timeout(timeouts),
+            )
+        except asyncio.CancelledError:
+            watch.stop()
+            if watch.caused_cancellation():
+                raise ProviderTimeout(
+                    f"The provider did not begin to answer within {watch.first_byte_s:g} seconds.", detail=str(url.origin())
+                ) from None
+            raise
         except (aiohttp.ClientError, OSError, ValueError) as exc:
+            watch.stop()
             raise _failure(exc, url, timeouts) from exc
-        return GuardedResponse(raw, timeouts, deadline, loop)
+        return GuardedResponse(raw, timeouts, watch)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -240,21 +246,77 @@ class GuardedTransport:
         return self._timeouts.setdefault(timeouts, aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s))
 
 
-class GuardedResponse:
-    """A `Response`. One lazy timer watches silence and total time: nothing is scheduled per chunk."""
+class Watch:
+    """One timer for a whole call: first until the answer begins, then over silence and total time.
 
-    def __init__(self, raw: aiohttp.ClientResponse, timeouts: TimeoutSpec, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+    It is moved lazily, when it fires: nothing is scheduled per chunk, and most calls schedule and cancel once.
+    """
+
+    __slots__ = ("_cancelled", "_deadline", "_loop", "_response", "_task", "_timeouts", "_timer", "first_byte_s", "now")
+
+    def __init__(self, timeouts: TimeoutSpec) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.first_byte_s = min(timeouts.first_byte_s, timeouts.total_s)
+        self._timeouts = timeouts
+        self._task = asyncio.current_task()
+        self._cancelled = False
+        self._response: GuardedResponse | None = None
+        began = self.now()
+        self._deadline = began + timeouts.total_s
+        self._timer: asyncio.TimerHandle | None = self._loop.call_at(began + self.first_byte_s, self._fire)
+
+    def caused_cancellation(self) -> bool:
+        """Whether the task was cancelled by this timer and by nobody else."""
+        return self._cancelled and self._task is not None and self._task.uncancel() == 0
+
+    def follow(self, response: GuardedResponse) -> None:
+        """The answer has begun. The timer stands where it is, unless silence would be noticed too late."""
+        self._response, self._task = response, None
+        if self._timeouts.idle_s < self.first_byte_s:
+            self._move(self.now() + self._timeouts.idle_s)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _move(self, silent_until: float) -> None:
+        self.stop()
+        self._timer = self._loop.call_at(min(silent_until, self._deadline), self._fire)
+
+    def _fire(self) -> None:
+        response = self._response
+        if response is None:
+            self._cancelled = True
+            if self._task is not None:
+                self._task.cancel()
+            return
+        now = self.now()
+        # A reader that is not waiting is busy with its client: that is not the vendor's silence.
+        silent_until = (response.waiting_since if response.waiting_since is not None else now) + self._timeouts.idle_s
+        if now >= self._deadline:
+            response.expire(f"The provider's answer was not complete after {self._timeouts.total_s:g} seconds.")
+        elif now >= silent_until:
+            response.expire(f"The provider sent nothing for {self._timeouts.idle_s:g} seconds in the middle of its answer.")
+        else:
+            self._move(silent_until)
+
+
+class GuardedResponse:
+    """A `Response`."""
+
+    def __init__(self, raw: aiohttp.ClientResponse, timeouts: TimeoutSpec, watch: Watch) -> None:
         self.status = raw.status
         self.content_type = raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        self.waiting_since: float | None = None
         self._raw = raw
         self._readany = raw.content.readany
         self._timeouts = timeouts
-        self._deadline = deadline
-        self._loop = loop
-        self._now = loop.time
-        self._waiting_since: float | None = None
+        self._now = watch.now
+        self._watch = watch
         self._expired: ProviderTimeout | None = None
-        self._timer: asyncio.TimerHandle | None = loop.call_at(min(deadline, loop.time() + timeouts.idle_s), self._watch)
+        watch.follow(self)
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -274,46 +336,29 @@ class GuardedResponse:
 
     async def next_chunk(self) -> bytes:
         """See `Response.next_chunk`."""
-        self._waiting_since = self._now()
+        self.waiting_since = self._now()
         try:
             data = await self._readany()
         except Exception as exc:
             self.close()
             raise self._expired or _failure(exc, self._raw.url, self._timeouts) from exc
-        self._waiting_since = None
+        self.waiting_since = None
         if not data:
-            self._stop_watch()
+            self._watch.stop()
         return data
 
     def close(self) -> None:
         """See `Response.close`. The socket is aborted, not shut down politely, so that the vendor stops at once."""
-        self._stop_watch()
+        self._watch.stop()
         connection = self._raw.connection
         transport = connection.transport if connection is not None else None
         self._raw.close()
         if transport is not None:
             transport.abort()
 
-    def _watch(self) -> None:
-        now = self._now()
-        idle_s = self._timeouts.idle_s
-        # A reader that is not waiting is busy with its client: that is not the vendor's silence.
-        silent_until = (self._waiting_since if self._waiting_since is not None else now) + idle_s
-        if now >= self._deadline:
-            self._expire(f"The provider's answer was not complete after {self._timeouts.total_s:g} seconds.")
-        elif now >= silent_until:
-            self._expire(f"The provider sent nothing for {idle_s:g} seconds in the middle of its answer.")
-        else:
-            self._timer = self._loop.call_at(min(silent_until, self._deadline), self._watch)
-
-    def _expire(self, message: str) -> None:
+    def expire(self, message: str) -> None:
         self._expired = ProviderTimeout(message, vendor_status=self.status)
         self.close()
-
-    def _stop_watch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _failure(exc: Exception, url: URL, timeouts: TimeoutSpec) -> ProviderError:
@@ -322,9 +367,6 @@ def _failure(exc: Exception, url: URL, timeouts: TimeoutSpec) -> ProviderError:
     match exc:
         case aiohttp.ConnectionTimeoutError():
             return ProviderTimeout(f"No connection to the provider within {timeouts.connect_s:g} seconds.", detail=detail)
-        case TimeoutError():
-            waited_s = min(timeouts.first_byte_s, timeouts.total_s)
-            return ProviderTimeout(f"The provider did not begin to answer within {waited_s:g} seconds.", detail=detail)
         case aiohttp.ClientConnectorError(os_error=_Blocked() as blocked):
             return blocked.refusal
         case aiohttp.ClientSSLError():

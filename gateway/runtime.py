@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 from core.chat import Answer, ChatRequest
@@ -18,6 +19,7 @@ from providers.adapters.registry import adapter_for
 
 MAX_ANSWER_BYTES = 32 * 2**20
 _MAX_ERROR_BYTES = 64 * 2**10
+_LINGER_S = 0.05
 
 
 class Upstream:
@@ -69,9 +71,20 @@ class Upstream:
                 reader.finish()
                 reader.done = True
                 break
-            if piece := reader.feed(data):
+            piece = reader.feed(data)
+            if reader.done:
+                await self._read_out(response)
+            if piece:
                 return piece
         return b""
+
+    async def _read_out(self, response: Response) -> None:
+        """The answer is whole, its HTTP body perhaps not: read to the end, the connection serves the next call.
+        A vendor that lingers costs its own connection, and the caller hardly any time."""
+        with suppress(TimeoutError, ProviderError):
+            async with asyncio.timeout(_LINGER_S):
+                while await response.next_chunk():
+                    pass
 
     def close(self, error: BaseException | None, *, says_nothing: bool = False) -> None:
         """Idempotent, and never awaits: safe while being cancelled. `says_nothing`: the client left, the vendor is not judged."""

@@ -183,7 +183,9 @@ def test_each_attempt_of_a_request_gets_its_row(tmp_path: Path) -> None:
     assert RequestLog.objects.get().attempts == 2
 
 
-@pytest.mark.parametrize("strange", [{"alias": "m" * 5000}, {"error_message": "bad\0 model"}, {"model_id": "x" * 201}, {"dialect": "d" * 21}])
+@pytest.mark.parametrize(
+    "strange", [{"alias": "m" * 5000}, {"error_message": "bad\0 model"}, {"model_id": "x" * 201}, {"dialect": "d" * 21}]
+)
 def test_text_that_fits_no_column_keeps_no_row_out_of_the_ledger(tmp_path: Path, strange: dict[str, str]) -> None:
     """Postgres refuses such a row, SQLite takes it as it is; either way it and its neighbours are entered."""
     journal = make_journal(tmp_path)
@@ -237,7 +239,10 @@ def test_of_a_batch_with_a_bad_row_nothing_stays_and_then_all_the_others(
     monkeypatch: pytest.MonkeyPatch, bad: int, fault: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(ledger, "_ROWS_PER_STATEMENT", 3)
-    rows = [(ledger.USAGE, ledger.usage_row(opened(f"r{number}"), settled(f"r{number}", **(fault if number == bad else {})))) for number in range(8)]
+    rows = [
+        (ledger.USAGE, ledger.usage_row(opened(f"r{number}"), settled(f"r{number}", **(fault if number == bad else {}))))
+        for number in range(8)
+    ]
     rows.append((ledger.REQUESTS, ledger.request_row(ended("r0"))))
     after_the_fault: list[tuple[set[str], int, bool]] = []
     real = ledger._insert_one_by_one
