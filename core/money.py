@@ -33,8 +33,9 @@ def decimal_from_micros(micros: int) -> Decimal:
 
 def plain(micros: int) -> str:
     """Micro-units as a plain decimal string without an exponent or idle zeros: 12300 → '0.0123'."""
-    text = format(decimal_from_micros(micros), "f").rstrip("0")
-    return text + "0" if text.endswith(".") else text
+    whole, rest = divmod(abs(micros), MICROS)
+    fraction = f"{rest:06d}".rstrip("0") or "0"
+    return f"{'-' if micros < 0 else ''}{whole}.{fraction}"
 
 
 def cost_micros(usage: Usage, price: PriceSpec) -> int:

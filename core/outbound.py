@@ -312,6 +312,7 @@ class GuardedResponse:
         self.waiting_since: float | None = None
         self._raw = raw
         self._readany = raw.content.readany
+        self._at_eof = raw.content.at_eof
         self._timeouts = timeouts
         self._now = watch.now
         self._watch = watch
@@ -332,6 +333,9 @@ class GuardedResponse:
                 self.close()
                 raise ProviderNonsense(f"The provider's answer is longer than {limit} bytes.")
             parts.append(data)
+            if self._at_eof():
+                self._watch.stop()
+                break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def next_chunk(self) -> bytes:

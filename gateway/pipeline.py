@@ -62,11 +62,11 @@ class Pipeline:
         if self._in_flight >= self._max_in_flight:
             raise ServerBusy(f"This process is answering {self._in_flight} requests, its limit; try again shortly.", retry_after_s=1.0)
         self._in_flight += 1
-        metrics.ACTIVE.inc()
+        metrics.ACTIVE_ADD(1)
 
     def leave(self) -> None:
         self._in_flight -= 1
-        metrics.ACTIVE.dec()
+        metrics.ACTIVE_ADD(-1)
 
 
 class Generation:
@@ -282,4 +282,4 @@ class Generation:
 
 
 def _cost_header(charged: Charge) -> bytes:
-    return f"{plain(charged.cost_micros or 0)} {charged.currency}".encode()
+    return b"%s %s" % (plain(charged.cost_micros or 0).encode(), charged.currency.encode())

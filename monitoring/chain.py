@@ -78,7 +78,7 @@ class Chain:
         """Enters everything that began before that moment (wall seconds) and has no end as interrupted. Raises as `advance`."""
         rows = self._books.give_up(why, begun_before)
         self.report.interrupted += sum(table is USAGE for table, _ in rows)
-        size = 3000
+        size = journal.MAX_RECORDS
         self._waiting.extend(Batch(self._at, rows[start : start + size]) for start in range(0, len(rows), size))
         self._store_waiting()
 

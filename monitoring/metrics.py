@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from core.chat import Usage
@@ -30,53 +33,81 @@ CONFIG_VERSION = Gauge("llm_config_version", "Version of the configuration in fo
 CONFIG_ALARMS = Gauge("llm_config_alarms", "Configuration rows that cannot be used as they are", multiprocess_mode="livemax")
 
 
+Add = Callable[[float], None]
+
+
+def _adder(child: Counter | Gauge) -> Add:
+    """The counter's own value, past three calls that look for labels, signs and exemplars which cannot be there.
+
+    prometheus_client's inside, so its version is pinned, and a test compares what comes out. The value is the same
+    object that every process of several shares through files.
+    """
+    add: Add = child._value.inc
+    return add
+
+
+def _observer(child: Histogram) -> Add:
+    bounds, total = child._upper_bounds, child._sum.inc
+    buckets = [bucket.inc for bucket in child._buckets]
+
+    def observe(amount: float) -> None:
+        total(amount)
+        buckets[bisect_left(bounds, amount)](1)
+
+    return observe
+
+
 class TargetMetrics:
     """What is counted of one provider and model. Children are bound once: looking labels up costs three times the counting."""
 
     def __init__(self, provider: str, model: str) -> None:
         self.provider, self.model = provider, model
-        self._ok = REQUESTS.labels(provider, model, "ok")
-        self._duration = DURATION.labels(provider, model)
-        self._first_token = FIRST_TOKEN.labels(provider, model)
-        self._streams = STREAMS.labels(provider, model)
-        self._input_tokens = TOKENS.labels(provider, model, "input")
-        self._output_tokens = TOKENS.labels(provider, model, "output")
-        self._provider_ok = PROVIDER_REQUESTS.labels(provider, model, "ok")
-        self._provider_latency = PROVIDER_LATENCY.labels(provider, model)
-        self._cost: dict[str, Counter] = {}
+        self._ok = _adder(REQUESTS.labels(provider, model, "ok"))
+        self._duration = _observer(DURATION.labels(provider, model))
+        self._first_token = _observer(FIRST_TOKEN.labels(provider, model))
+        self._streams = _adder(STREAMS.labels(provider, model))
+        self._input_tokens = _adder(TOKENS.labels(provider, model, "input"))
+        self._output_tokens = _adder(TOKENS.labels(provider, model, "output"))
+        self._provider_ok = _adder(PROVIDER_REQUESTS.labels(provider, model, "ok"))
+        self._provider_latency = _observer(PROVIDER_LATENCY.labels(provider, model))
+        self._overhead = _observer(OVERHEAD)
+        self._cost: dict[str, Add] = {}
 
     def attempt(self, seconds: float, error_code: str | None) -> None:
         """A vendor call that ended; `error_code` None = well."""
-        self._provider_latency.observe(seconds)
+        self._provider_latency(seconds)
         if error_code is None:
-            self._provider_ok.inc()
+            self._provider_ok(1)
         else:
             PROVIDER_REQUESTS.labels(self.provider, self.model, "error").inc()
             PROVIDER_ERRORS.labels(self.provider, error_code).inc()
 
     def charged(self, usage: Usage, cost_micros: int | None, currency: str) -> None:
-        self._input_tokens.inc(usage.prompt_tokens)
-        self._output_tokens.inc(usage.output)
+        self._input_tokens(usage.prompt_tokens)
+        self._output_tokens(usage.output)
         if cost_micros:
-            child = self._cost.get(currency)
-            if child is None:
-                child = self._cost[currency] = COST.labels(self.provider, self.model, currency)
-            child.inc(cost_micros / 1_000_000)
+            add = self._cost.get(currency)
+            if add is None:
+                add = self._cost[currency] = _adder(COST.labels(self.provider, self.model, currency))
+            add(cost_micros / 1_000_000)
 
     def answered(self, seconds: float, overhead_s: float) -> None:
         """A whole answer. `overhead_s` is what we added to the vendor's time."""
-        self._ok.inc()
-        self._duration.observe(seconds)
-        OVERHEAD.observe(overhead_s)
+        self._ok(1)
+        self._duration(seconds)
+        self._overhead(overhead_s)
 
     def streamed(self, seconds: float, first_token_s: float) -> None:
         """A stream that ended well."""
-        self._ok.inc()
-        self._streams.inc()
-        self._duration.observe(seconds)
-        self._first_token.observe(first_token_s)
+        self._ok(1)
+        self._streams(1)
+        self._duration(seconds)
+        self._first_token(first_token_s)
 
     def failed(self, seconds: float, outcome: str) -> None:
         """`outcome`: error | client_closed."""
-        self._duration.observe(seconds)
+        self._duration(seconds)
         REQUESTS.labels(self.provider, self.model, outcome).inc()
+
+
+ACTIVE_ADD = _adder(ACTIVE)
