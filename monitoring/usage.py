@@ -13,7 +13,7 @@ from core.clock import Clock, SystemClock
 from monitoring import ledger
 from monitoring.chain import Chain, Report
 from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
-from monitoring.threads import in_thread
+from monitoring.threads import DatabaseThread
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class Drainer:
         self._chain = Chain(directory, journal.token)
         self._failures = 0
         self._one_at_a_time = threading.Lock()
+        self._thread = DatabaseThread("drainer")
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -92,7 +93,8 @@ class Drainer:
         self._idle.clear()
         try:
             while not self._stopping.is_set():
-                await in_thread(self.drain)
+                if not await self._thread.run(self.drain):
+                    await self._thread.disconnect()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), self.pause_s())
         finally:
@@ -102,7 +104,8 @@ class Drainer:
         """Ends `run` and drains once more. What cannot be drained now stays in the journal for the next start."""
         self._stopping.set()
         await self._idle.wait()
-        await in_thread(self.drain)
+        await self._thread.run(self.drain)
+        await self._thread.disconnect()
 
     def pause_s(self) -> float:
         """Until the next pass: the interval, doubled for each failure in a row."""

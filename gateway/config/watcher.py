@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from core.clock import Clock, SystemClock
 from core.config import Snapshot
-from monitoring.threads import in_thread
+from monitoring.threads import DatabaseThread
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Watcher:
         self._poll_s = poll_s
         self._clock = clock
         self._sleep = sleep
+        self._thread = DatabaseThread("config")
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -54,11 +55,12 @@ class Watcher:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        await self._thread.disconnect()
 
     async def look(self) -> None:
         """One look for a change. Never raises."""
         try:
-            version = await in_thread(self._current_version)
+            version = await self._thread.run(self._current_version)
             if self.snapshot is None or version != self.snapshot.version:
                 await self._reload()
         except Exception as exc:
@@ -72,7 +74,7 @@ class Watcher:
             await self.look()
 
     async def _reload(self) -> None:
-        snapshot = await in_thread(lambda: self._load(self.snapshot))
+        snapshot = await self._thread.run(lambda: self._load(self.snapshot))
         self._apply(snapshot)
         self.snapshot = snapshot
         log.info("configuration: version %d is in force", snapshot.version)
