@@ -99,8 +99,8 @@ class Sink(Protocol):
 # a payload and a reader that lost its way finds the next frame by looking for it.
 
 MAGIC = b"\xffLJ1"
-READ_BYTES = 2**19
-MAX_RECORDS = 3000
+READ_BYTES = 2**17
+MAX_RECORDS = 900
 _HEADER = struct.Struct(">4sII")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode

@@ -17,6 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from core.config import CallerSpec
@@ -64,6 +66,14 @@ class GenerateConsumer(AsyncWebsocketConsumer):
         self._credential = b""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._auth_timer: asyncio.TimerHandle | None = None
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Channels' own first visits Django's thread to look after database connections; here there are none to look after."""
+        await getattr(self, get_handler_name(message))(message)
+
+    async def websocket_disconnect(self, message: dict[str, Any]) -> None:
+        await self.disconnect(message["code"])
+        raise StopConsumer
 
     async def connect(self) -> None:
         if not _same_origin(self.scope["headers"]):

@@ -373,7 +373,12 @@ def test_no_transaction_of_the_interrupted_takes_more_than_the_most_records(tmp_
 
 
 @pytest.mark.parametrize("table", [ledger.USAGE, ledger.REQUESTS])
-def test_a_statement_holds_fewer_values_than_any_database_refuses(table: ledger.Table) -> None:
+def test_a_column_has_the_name_of_its_field(table: ledger.Table) -> None:
+    assert {field.column for field in table.model._meta.concrete_fields if not field.primary_key} == set(table.fields)
+
+
+@pytest.mark.parametrize("table", [ledger.USAGE, ledger.REQUESTS])
+def test_a_statement_holds_fewer_values_than_sqlite_refuses(table: ledger.Table) -> None:
     assert ledger._ROWS_PER_STATEMENT * len(table.fields) <= 32_766
 
 

@@ -48,7 +48,8 @@ def test_the_json_line_is_complete_and_true(live: LiveServer):
     assert live.model == "echo-1"
     assert live.admin_url == f"{live.base_url}/admin/"
     assert get(live, "/ready")[0] == 200
-    assert models_of(live, live.api_key) == (200, ["echo-1"])
+    status, models = models_of(live, live.api_key)
+    assert (status, "echo-1" in models) == (200, True)  # the server is shared: other tests add models of their own
     status, body = get(live, "/api/v1/llm/models", Authorization=f"Token {live.admin_token}")
     assert (status, "echo-1" in body.decode()) == (200, True)
 
