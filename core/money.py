@@ -5,7 +5,7 @@ A price is integer micro-units per million tokens: "2.50" dollars per million is
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 
 from core.chat import Usage
 from core.config import PriceSpec
@@ -24,11 +24,6 @@ def micros_from_decimal(amount: str | Decimal) -> int:
     if not scaled.is_finite() or scaled != scaled.to_integral_value():
         raise ValueError(f"{amount!r} needs more than six decimals; prices are kept in millionths")
     return int(scaled)
-
-
-def decimal_from_micros(micros: int) -> Decimal:
-    """Micro-units → units, exactly."""
-    return (Decimal(micros) / MICROS).quantize(Decimal("0.000001"))
 
 
 def plain(micros: int) -> str:
@@ -50,8 +45,3 @@ def cost_micros(usage: Usage, price: PriceSpec) -> int:
     doubled = 2 * rest
     round_up = doubled > _TOKENS_PER_PRICE or (doubled == _TOKENS_PER_PRICE and whole % 2 == 1)
     return whole + round_up
-
-
-def quantize_price(amount: Decimal) -> Decimal:
-    """A price per million as it is stored: six decimals."""
-    return amount.quantize(Decimal("0.000001"), rounding=ROUND_HALF_EVEN)
