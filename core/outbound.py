@@ -63,10 +63,14 @@ _SPECIAL = tuple(
 
 
 class Response(Protocol):
-    """One vendor answer, its body still on the wire. `content_type` is lower case, without parameters."""
+    """One vendor answer, its body still on the wire."""
 
     status: int
-    content_type: str
+
+    @property
+    def content_type(self) -> str:
+        """In lower case, without parameters."""
+        ...
 
     @property
     def headers(self) -> dict[str, str]:
@@ -308,7 +312,6 @@ class GuardedResponse:
 
     def __init__(self, raw: aiohttp.ClientResponse, timeouts: TimeoutSpec, watch: Watch) -> None:
         self.status = raw.status
-        self.content_type = raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.waiting_since: float | None = None
         self._raw = raw
         self._readany = raw.content.readany
@@ -318,6 +321,10 @@ class GuardedResponse:
         self._watch = watch
         self._expired: ProviderTimeout | None = None
         watch.follow(self)
+
+    @cached_property
+    def content_type(self) -> str:
+        return self._raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     @cached_property
     def headers(self) -> dict[str, str]:

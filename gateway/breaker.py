@@ -18,13 +18,15 @@ STATE_NUMBERS = {_CLOSED: 0, pybreaker.STATE_HALF_OPEN: 1, _OPEN: 2}
 class BreakerGate:
     """One vendor credential and model. `wait_s`, then `enter`; each `enter` is followed by exactly one outcome."""
 
-    __slots__ = ("_breaker", "_reset_timeout_s", "_retry_at", "_trial_running")
+    __slots__ = ("_breaker", "_reset_timeout_s", "_retry_at", "_trial_running", "calm")
 
     def __init__(self, spec: BreakerSpec) -> None:
         self._breaker = pybreaker.CircuitBreaker(fail_max=spec.fail_max, throw_new_error_on_trip=False)
         self._reset_timeout_s = spec.reset_timeout_s
         self._retry_at = 0.0
         self._trial_running = False
+        # Closed and nothing counted: as good as always, so it is remembered here and pybreaker is not asked.
+        self.calm = True
 
     @property
     def state(self) -> str:
@@ -37,7 +39,7 @@ class BreakerGate:
 
     def wait_s(self, now: float) -> float:
         """0.0 = a call may enter now; otherwise the seconds until a trial may."""
-        if self._breaker.current_state == _CLOSED:
+        if self.calm or self._breaker.current_state == _CLOSED:
             return 0.0
         if self._trial_running:
             return max(self._retry_at - now, 1.0)
@@ -45,7 +47,7 @@ class BreakerGate:
 
     def enter(self) -> bool:
         """Call only when `wait_s` is 0. True = this call is the one trial; hand it back with the outcome."""
-        if self._breaker.current_state == _CLOSED:
+        if self.calm or self._breaker.current_state == _CLOSED:
             return False
         self._breaker.half_open()
         self._trial_running = True
@@ -53,16 +55,17 @@ class BreakerGate:
 
     def succeeded(self, trial: bool) -> None:
         if trial:
-            self._trial_running = False
-            self._breaker.close()
-        elif self._breaker.current_state == _CLOSED and self._breaker.fail_counter:
+            self.reset()
+        elif not self.calm and self._breaker.current_state == _CLOSED:
             self._breaker.call(_nothing)
+            self.calm = True
 
     def failed(self, trial: bool, error: BaseException, now: float) -> None:
         if trial:
             self._trial_running = False
         elif self._breaker.current_state != _CLOSED:
             return  # a call from before the breaker opened says nothing new
+        self.calm = False
         try:
             self._breaker.call(_raise, error)
         except BaseException as raised:
@@ -79,6 +82,7 @@ class BreakerGate:
     def reset(self) -> None:
         self._trial_running = False
         self._breaker.close()
+        self.calm = True
 
 
 def _nothing() -> None:

@@ -37,6 +37,8 @@ class Key:
     def release(self, model_id: str, error: BaseException | None, now: float) -> None:
         """Ends a lease. A limit makes the key rest for that model, a rejection for all; anything else says nothing about it."""
         self.in_flight -= 1
+        if error is None:
+            return
         if isinstance(error, ProviderLimited):
             self.rests[model_id] = Rest(now + min(error.retry_after_s or _REST_AFTER_LIMIT_S, MAX_REST_S), error)
         elif isinstance(error, ProviderRejectedOurKey):
@@ -80,6 +82,11 @@ class KeyPool:
             elif (load := (key.in_flight + 1) / key.weight) < best_load:
                 best, best_load = key, load
         return (best, 0.0, None) if best is not None else (None, shortest_s, reason)
+
+    def only(self) -> Key | None:
+        """The key of a pool that has one, unless something keeps it from being taken without asking when."""
+        keys = self._keys
+        return keys[0] if len(keys) == 1 and not keys[0].rests else None
 
 
 def _until(rest: Rest) -> float:

@@ -11,6 +11,8 @@ from core.errors import CallerLimited, ProviderLimited
 _MINUTE_S = 60.0
 # Monotonic time is a float; a wait that was computed from it must succeed when it has been waited.
 _EPSILON_S = 1e-9
+_REQUEST_HEADERS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+_TOKEN_HEADERS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 
 
 class Bucket:
@@ -30,12 +32,13 @@ class Bucket:
         self._full_at = now + max(0.0, missing) / rate
 
     def level(self, now: float) -> float:
-        return self.capacity - max(0.0, self._full_at - now) * self.rate
+        return self.capacity - self.full_in_s(now) * self.rate
 
     def take(self, amount: float, now: float) -> float:
         """0.0 = taken; otherwise the seconds until it could be, and nothing is taken. More than fits counts as all of it."""
-        after = max(self._full_at, now) + min(amount, self.capacity) / self.rate
-        wait_s = after - now - self.capacity / self.rate
+        capacity, full_at = self.capacity, self._full_at
+        after = (full_at if full_at > now else now) + (amount if amount < capacity else capacity) / self.rate
+        wait_s = after - now - capacity / self.rate
         if wait_s > _EPSILON_S:
             return wait_s
         self._full_at = after
@@ -43,15 +46,17 @@ class Bucket:
 
     def book(self, amount: float, now: float) -> float:
         """Takes in any case, from the future if need be; returns the seconds to wait before using it. First come, first served."""
-        self._full_at = max(self._full_at, now) + amount / self.rate
-        return max(0.0, self._full_at - now - self.capacity / self.rate)
+        self._full_at = (self._full_at if self._full_at > now else now) + amount / self.rate
+        wait_s = self._full_at - now - self.capacity / self.rate
+        return wait_s if wait_s > 0 else 0.0
 
     def give_back(self, amount: float) -> None:
         """A negative amount takes more: what a call really used may exceed what it booked."""
         self._full_at -= amount / self.rate
 
     def full_in_s(self, now: float) -> float:
-        return max(0.0, self._full_at - now)
+        left_s = self._full_at - now
+        return left_s if left_s > 0 else 0.0
 
 
 class CallerGate:
@@ -96,11 +101,15 @@ class CallerGate:
     def headers(self, now: float) -> list[tuple[bytes, bytes]]:
         """OpenAI's `x-ratelimit-*`, for the limits that this key has."""
         found: list[tuple[bytes, bytes]] = []
-        for name, bucket in ((b"requests", self._requests), (b"tokens", self._tokens)):
+        for (limit, remaining, reset), bucket in ((_REQUEST_HEADERS, self._requests), (_TOKEN_HEADERS, self._tokens)):
             if bucket is not None:
-                found.append((b"x-ratelimit-limit-" + name, b"%d" % bucket.capacity))
-                found.append((b"x-ratelimit-remaining-" + name, b"%d" % max(0, int(bucket.level(now)))))
-                found.append((b"x-ratelimit-reset-" + name, b"%dms" % (bucket.full_in_s(now) * 1000)))
+                full_in_s = bucket.full_in_s(now)
+                left = bucket.capacity - full_in_s * bucket.rate
+                found += (
+                    (limit, b"%d" % bucket.capacity),
+                    (remaining, b"%d" % left if left > 0 else b"0"),
+                    (reset, b"%dms" % (full_in_s * 1000)),
+                )
         return found
 
 
@@ -156,7 +165,8 @@ class Slots:
 
     def release(self) -> None:
         self.in_flight -= 1
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def resize(self, limit: int) -> None:
         self.limit = limit

@@ -72,6 +72,27 @@ class Pipeline:
 class Generation:
     """One request. `start`, then `answer` or `next_piece` until b"", then `end`, whatever happened."""
 
+    __slots__ = (
+        "_attempt",
+        "_attempts",
+        "_began_s",
+        "_caller",
+        "_charge",
+        "_ended",
+        "_entered_tokens",
+        "_failed_with",
+        "_failures",
+        "_gate",
+        "_held",
+        "_late_error",
+        "_pipeline",
+        "_request",
+        "_started_at",
+        "_target",
+        "_view",
+        "request_id",
+    )
+
     def __init__(self, pipeline: Pipeline, view: View, caller: CallerSpec, request: ChatRequest, request_id: str) -> None:
         self._pipeline = pipeline
         self._view = view
@@ -82,7 +103,7 @@ class Generation:
         self._target: Target | None = None
         self._attempt: Attempt | None = None
         self._attempts = self._failures = 0
-        self._charge = Charge()
+        self._charge = settlement.NOTHING
         self._held: list[bytes] = []
         self._failed_with: GatewayError | None = None
         self._late_error: GatewayError | None = None
@@ -148,8 +169,7 @@ class Generation:
             records.append(self._settle(self._attempt, error))
         now = self._pipeline.clock.monotonic()
         if self._entered_tokens is not None:
-            used = self._charge.usage.total_tokens if self._charge.usage else 0
-            self._gate.leave(self._entered_tokens, used)
+            self._gate.leave(self._entered_tokens, self._charge.tokens)
             self._pipeline.leave()
         first_token_s = self._attempt.first_token_s if self._attempt else None
         records.append(

@@ -163,6 +163,9 @@ class ProviderRuntime:
         return [gate.state for gate in self._breakers.values()]
 
     def _pick(self, model: ModelSpec) -> Key:
+        only = self._pool.only()
+        if only is not None and self.breaker(only.id, model.model_id).calm:
+            return only
         now = self.clock.monotonic()
         key, wait_s, reason = self._pool.pick(model.model_id, now, partial(self._breaker_wait_s, model.model_id, now))
         if key is not None:

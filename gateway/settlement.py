@@ -41,12 +41,16 @@ class Attempt(msgspec.Struct):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """`usage` None = nothing was consumed. `cost_micros` None = the price is not known."""
+    """`usage` None = nothing was consumed; `tokens` is its total. `cost_micros` None = the price is not known."""
 
     usage: Usage | None = None
     cost_micros: int | None = 0
     currency: str = ""
     price_id: str = ""
+    tokens: int = 0
+
+
+NOTHING = Charge()
 
 
 def charge(attempt: Attempt, request: ChatRequest, error: GatewayError | None) -> Charge:
@@ -54,11 +58,11 @@ def charge(attempt: Attempt, request: ChatRequest, error: GatewayError | None) -
     failed before any content costs nothing, one that the client left costs its prompt."""
     usage = _usage(attempt, request, error)
     if usage is None:
-        return Charge()
+        return NOTHING
     price = attempt.target.model.price_at(attempt.started_at)
     if price is None:
-        return Charge(usage, None)
-    return Charge(usage, cost_micros(usage, price), price.currency, price.id)
+        return Charge(usage, None, tokens=usage.total_tokens)
+    return Charge(usage, cost_micros(usage, price), price.currency, price.id, usage.total_tokens)
 
 
 def _usage(attempt: Attempt, request: ChatRequest, error: GatewayError | None) -> Usage | None:
@@ -141,7 +145,7 @@ def ended(
         error_code=_text(error.code, _MAX_CODE) if error else "",
         error_message=_text(error.message, _MAX_MESSAGE) if error else "",
         attempts=attempts,
-        total_tokens=charged.usage.total_tokens if charged.usage else 0,
+        total_tokens=charged.tokens,
         cost_micros=charged.cost_micros,
         currency=charged.currency,
         duration_ms=_ms(duration_s),
@@ -156,4 +160,4 @@ def _text(value: str | None, limit: int) -> str:
 
 
 def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    return round(seconds * 1000) if seconds > 0 else 0

@@ -72,7 +72,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._disarm()
+        if self._head_timer is not None:
+            self._disarm()
         if self._head_too_large():
             raise HeadTooLarge
         super().on_headers_complete()

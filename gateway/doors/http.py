@@ -102,6 +102,8 @@ class GenerationDoor:
 class _Exchange:
     """One generation on its way to one client."""
 
+    __slots__ = ("_client_gone", "_dialect", "_generation", "_over", "_send", "_started")
+
     def __init__(self, generation: Generation, dialect: Dialect, send: Send) -> None:
         self._generation = generation
         self._dialect = dialect

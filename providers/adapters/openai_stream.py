@@ -231,15 +231,16 @@ def read_usage(content: Any) -> Usage | None:
     hits = details.get("cached_tokens")
     if hits is None:
         hits = content.get("prompt_cache_hit_tokens", content.get("cached_tokens"))
-    counts: list[Any] = [
+    counts: tuple[Any, ...] = (
         content.get("prompt_tokens"),
         content.get("completion_tokens"),
         hits or 0,
         details.get("cache_write_tokens") or 0,
         written.get("reasoning_tokens") or 0,
-    ]
-    if not all(type(count) is int and 0 <= count <= MAX_TOKENS_COUNTED for count in counts):
-        return None
+    )
+    for count in counts:
+        if type(count) is not int or not 0 <= count <= MAX_TOKENS_COUNTED:
+            return None
     prompt, completion, cached, cache_write, reasoning = counts
     if cached + cache_write > prompt:  # seen from grok on Azure, 2026: the details cannot be right, the total is kept
         cached = cache_write = 0
@@ -250,7 +251,7 @@ def read_usage(content: Any) -> Usage | None:
         cached_input=cached,
         cache_write=cache_write,
         output=completion,
-        reasoning=min(reasoning, completion),
+        reasoning=reasoning if reasoning < completion else completion,
     )
 
 

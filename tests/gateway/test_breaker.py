@@ -27,8 +27,10 @@ def test_a_success_in_between_starts_the_count_again() -> None:
     gate = BreakerGate(BreakerSpec(2, 10))
     for _ in range(5):
         gate.failed(gate.enter(), FAULT, 0.0)
+        assert gate.state == "closed"
+        assert not gate.calm
         gate.succeeded(gate.enter())
-    assert gate.state == "closed"
+        assert gate.calm
 
 
 def test_half_open_lets_exactly_one_call_through() -> None:
