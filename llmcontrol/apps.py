@@ -1,3 +1,5 @@
+import sys
+
 from django.apps import AppConfig
 
 
@@ -5,3 +7,8 @@ class LlmcontrolConfig(AppConfig):
     name = "llmcontrol"
     label = "llmcontrol"
     verbose_name = "llmcontrol"
+
+    def ready(self) -> None:
+        """This app is the last: all others, the admin's modules included, have been loaded."""
+        if sys.modules.get("psycopg", self) is None:
+            del sys.modules["psycopg"]

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 JSON = (b"content-type", b"application/json")
 _SSE: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _CLOSE = (b"connection", b"close")
+# A watch is a task of its own: an answer that is there at once is spared it, a client that leaves is noticed soon enough.
+_WATCH_AFTER_S = 0.05
 # A client that is still sending reads no answer; so much of a refused body is taken in and forgotten first.
 _MAX_DISCARDED_BYTES = 32 * 2**20
 _MAX_DISCARD_S = 2.0
@@ -102,7 +104,7 @@ class GenerationDoor:
 class _Exchange:
     """One generation on its way to one client."""
 
-    __slots__ = ("_client_gone", "_dialect", "_generation", "_over", "_send", "_started")
+    __slots__ = ("_client_gone", "_dialect", "_generation", "_over", "_send", "_started", "_watching")
 
     def __init__(self, generation: Generation, dialect: Dialect, send: Send) -> None:
         self._generation = generation
@@ -111,11 +113,12 @@ class _Exchange:
         self._started = False
         self._over = False
         self._client_gone = False
+        self._watching: asyncio.Task[None] | None = None
 
     async def run(self, receive: Receive, stream: bool) -> None:
         task = asyncio.current_task()
         assert task is not None
-        watch = asyncio.create_task(self._watch(receive, task))
+        watch = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start_watch, receive, task)
         generation = self._generation
         try:
             await generation.start()
@@ -136,6 +139,8 @@ class _Exchange:
         finally:
             self._over = True
             watch.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
 
     async def _whole(self) -> None:
         answer = self._generation.answer
@@ -158,6 +163,9 @@ class _Exchange:
         else:
             headers = [*error_headers(error), *self._generation.headers()]
             await respond(self._send, error.http_status, headers, self._dialect.error_body(error))
+
+    def _start_watch(self, receive: Receive, task: asyncio.Task[None]) -> None:
+        self._watching = asyncio.create_task(self._watch(receive, task))
 
     async def _watch(self, receive: Receive, task: asyncio.Task[None]) -> None:
         """Ends the request when its client leaves. The server also says `disconnect` to an answer that is complete."""
