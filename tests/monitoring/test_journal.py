@@ -307,17 +307,25 @@ def test_a_length_that_lies_does_not_hide_what_follows(tmp_path: Path) -> None:
     assert read_all(path)[0] == [RECORDS[1]]
 
 
-def test_a_record_of_another_release_is_reported_and_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class FromTheFuture(msgspec.Struct, tag="future"):
+def test_a_record_of_another_release_is_reported_and_passed(tmp_path: Path) -> None:
+    class FromTheFuture(msgspec.Struct, tag="future", array_like=True):
         attempt_id: str
 
-    path = tmp_path / "future.journal"
+    path = tmp_path / "mixed.journal"
     path.write_bytes(FRAMES[0] + frame(FromTheFuture("a")) + FRAMES[1])  # type: ignore[arg-type]
 
     records, damage = read_all(path)
 
     assert records == RECORDS[:2]
     assert "future" in damage[0]
+
+
+def test_a_record_with_one_more_field_at_its_end_is_read(tmp_path: Path) -> None:
+    longer = msgspec.defstruct("Longer", [*opened("a").__struct_fields__, "added"], tag="open", array_like=True)
+    path = tmp_path / "newer.journal"
+    path.write_bytes(frame(longer(*msgspec.structs.astuple(opened("a")), "new")))
+
+    assert read_all(path) == ([opened("a")], [])
 
 
 def test_the_lock_tells_the_living_from_the_dead(tmp_path: Path) -> None:
