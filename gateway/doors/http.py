@@ -70,6 +70,7 @@ class Gateway(msgspec.Struct, eq=False):
 class Dialect(Protocol):
     """A client dialect: a module with these."""
 
+    NAME: str
     DONE: bytes
 
     def parse(self, body: bytes) -> ChatRequest: ...
@@ -85,7 +86,7 @@ class GenerationDoor:
         self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = ""
+        request_id, caller = "", None
         try:
             pipeline = self._gateway.live()
             request_id = pipeline.request_id()
@@ -95,10 +96,17 @@ class GenerationDoor:
             body = await read_body(scope, receive, self._gateway)
             request = self._dialect.parse(body)
         except GatewayError as error:
-            metrics.ERRORS.labels(error.code).inc()
+            if caller is None:
+                metrics.ERRORS.labels(error.code).inc()
+            else:  # a known caller finds its refusals in the log, even of what could not be read
+                Generation(pipeline, view, caller, _unread(self._dialect), request_id).end(error)
             await refuse(receive, send, error, request_id, self._dialect)
             return
         await _Exchange(Generation(pipeline, view, caller, request, request_id), self._dialect, send).run(receive, request.stream)
+
+
+def _unread(dialect: Dialect) -> ChatRequest:
+    return ChatRequest(dialect=dialect.NAME, model="", stream=False, wants_usage=False, max_output_tokens=None, body_bytes=0, fields={})
 
 
 class _Exchange:

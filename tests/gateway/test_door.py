@@ -216,3 +216,15 @@ async def test_not_ready_is_said_with_a_reason(bench: Bench) -> None:
     assert client.status == 503
     assert "it is early" in client.error["message"]
     assert client.headers[b"retry-after"] == b"1"
+
+
+@pytest.mark.parametrize(("client", "status"), [(lambda: Client(b"{"), 400), (lambda: Client(b"x" * 1001), 413)])
+async def test_a_known_caller_finds_its_refusals_in_the_log(bench: Bench, client, status: int) -> None:
+    await client().call(bench.door)
+    (logged,) = bench.sink.of(RequestEnded)
+    assert (logged.status_code, logged.key_id, logged.alias, logged.attempts) == (status, "k", "", 0)
+
+
+async def test_a_stranger_leaves_no_record(bench: Bench) -> None:
+    await Client(headers=()).call(bench.door)
+    assert bench.sink.records == []
