@@ -25,10 +25,12 @@ _LINGER_S = 0.05
 class Upstream:
     """A vendor call in flight. Holds a slot, a key and a breaker's permit until `close`, which must be called."""
 
-    __slots__ = ("_breaker", "_closed", "_model_id", "_response", "_runtime", "_trial", "key", "reader", "vendor_s")
+    __slots__ = ("_adapter", "_breaker", "_closed", "_model_id", "_response", "_runtime", "_trial", "key", "reader", "vendor_s")
 
     def __init__(self, runtime: ProviderRuntime, key: Key, model_id: str, breaker: BreakerGate) -> None:
         self._runtime = runtime
+        # The runtime's may be replaced while this call lasts; who asked must also read the answer.
+        self._adapter = runtime.adapter
         self._model_id = model_id
         self._breaker = breaker
         self._trial = breaker.enter()
@@ -41,7 +43,7 @@ class Upstream:
     async def send(self, request: ChatRequest, model: ModelSpec) -> None:
         """Sends the request and waits for a success status. Raises ProviderError."""
         runtime = self._runtime
-        adapter = runtime.adapter
+        adapter = self._adapter
         call = adapter.chat_call(request, model, self.key.secret)
         sent_at = runtime.clock.monotonic()
         response = self._response = await adapter.send(runtime.transport, call)
@@ -58,7 +60,7 @@ class Upstream:
         began_at = self._runtime.clock.monotonic()
         body = await self._response.read(MAX_ANSWER_BYTES)
         self.vendor_s += self._runtime.clock.monotonic() - began_at
-        return self._runtime.adapter.read_answer(body)
+        return self._adapter.read_answer(body)
 
     async def next_piece(self) -> bytes:
         """The next events for the client, b"" once the answer is complete. Raises ProviderError; see StreamReader.salvaged."""
@@ -123,6 +125,8 @@ class ProviderRuntime:
             return
         now = self.clock.monotonic()
         self.adapter = adapter_for(spec)
+        if (spec.kind, spec.base_url) != (self.spec.kind, self.spec.base_url):
+            self._breakers.clear()  # what was learnt was learnt of another server
         self.slots.resize(spec.max_concurrency)
         if spec.rate != self.spec.rate:
             fresh = _bucket(spec)

@@ -254,3 +254,26 @@ async def test_new_numbers_keep_what_a_provider_has_learnt(bench: Bench) -> None
     assert runtime.slots.limit == 5
     runtime.breaker("key-a", "vendor-a").failed(False, ProviderFault("x"), 0.0)
     assert runtime.breaker_states() == ["open"]
+
+
+async def test_an_answer_is_read_by_the_adapter_that_asked(bench: Bench) -> None:
+    async def changed_meanwhile():
+        bench.manager._runtimes["a"].apply(bench.provider("a", base_url="http://another"))
+        return ANSWER
+
+    bench.scripts["a"] = [changed_meanwhile]
+    generation = bench.generation()
+    await generation.start()
+    generation.end(None)
+    assert generation.answer is ANSWER
+
+
+async def test_a_new_address_starts_with_closed_breakers(bench: Bench) -> None:
+    runtime = bench.manager._runtimes["a"]
+    for _ in range(3):
+        runtime.breaker("key-a", "vendor-a").failed(False, ProviderFault("x"), 0.0)
+    assert runtime.breaker_states() == ["open"]
+    runtime.apply(bench.provider("a", max_concurrency=7))
+    assert runtime.breaker_states() == ["open"]
+    runtime.apply(bench.provider("a", base_url="http://another"))
+    assert runtime.breaker("key-a", "vendor-a").state == "closed"
