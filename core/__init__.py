@@ -1,1 +1,1 @@
-"""Plain words that every other package speaks: no Django here, and no I/O except `core.outbound`."""
+"""Plain words that every other package speaks: no Django here, and no I/O except beneath `core.outbound`."""

@@ -1,49 +1,86 @@
-"""The words of one generation, in no vendor's dialect."""
+"""One request on its way through the gateway, and its answer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import msgspec
 
+from core.conversation import Conversation
+from core.events import Begun, Content, Ended, Result
+from core.usage import Usage
 
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens in disjoint buckets: a token is counted in exactly one, so that buckets can be added and priced.
+__all__ = ["Answer", "ChatRequest", "Dialect", "StreamWriter", "Usage", "WireCall"]
 
-    `reasoning` is the exception that vendors force: it is a part of `output`, shown but never added to it.
-    `estimated` says that we counted, because the vendor gave no usable numbers.
-    """
 
-    input: int = 0
-    cached_input: int = 0
-    cache_write: int = 0
-    output: int = 0
-    reasoning: int = 0
-    estimated: bool = False
+class StreamWriter(Protocol):
+    """Writes one streamed answer in a client's dialect: events in, bytes out. Used only where the vendor speaks another."""
+
+    def begin(self, begun: Begun) -> bytes:
+        """Once, before anything else."""
+        ...
+
+    def write(self, event: Content) -> bytes: ...
+
+    def end(self, ended: Ended, usage: Usage | None) -> bytes:
+        """Everything after the last content but the `tail`. Once."""
+        ...
+
+    def tail(self) -> bytes:
+        """The bytes that tell the client that the answer is whole. After `end`; sent when the books are settled."""
+        ...
+
+
+class Dialect(Protocol):
+    """The language of one kind of client: `NAME` is what adapters compare with their own. Modules of `gateway.doors` are these."""
 
     @property
-    def prompt_tokens(self) -> int:
-        """OpenAI's `prompt_tokens`: everything that went in."""
-        return self.input + self.cached_input + self.cache_write
+    def NAME(self) -> str: ...
 
     @property
-    def total_tokens(self) -> int:
-        return self.prompt_tokens + self.output
+    def SCOPE(self) -> str:
+        """What a caller's key must hold to use it."""
+        ...
+
+    def conversation(self, fields: Mapping[str, msgspec.Raw]) -> Conversation:
+        """The body's top level in our own words. Raises InvalidRequest naming what cannot be read."""
+        ...
+
+    def whole(self, request: ChatRequest, result: Result) -> bytes:
+        """The body of a whole answer."""
+        ...
+
+    def stream_writer(self, request: ChatRequest) -> StreamWriter: ...
 
 
 class ChatRequest(msgspec.Struct):
-    """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on."""
+    """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on.
 
-    dialect: str
+    `served_by` is the name of the provider that is being asked; the pipeline sets it.
+    """
+
+    dialect: Dialect
     model: str
     stream: bool
     wants_usage: bool
     max_output_tokens: int | None
     body_bytes: int
     fields: dict[str, msgspec.Raw]
+    headers: tuple[tuple[str, str], ...] = ()
+    served_by: str = ""
+    _conversation: Conversation | None = None
 
     @property
     def estimated_input_tokens(self) -> int:
         """Four bytes a token: a guess, used where no vendor count exists and for token rates before the call."""
         return self.body_bytes // 4 + 1
+
+    def conversation(self) -> Conversation:
+        """In our own words, worked out once: adapters must not change it. Raises InvalidRequest."""
+        if self._conversation is None:
+            self._conversation = self.dialect.conversation(self.fields)
+        return self._conversation
 
 
 class Answer(msgspec.Struct):
@@ -56,12 +93,16 @@ class Answer(msgspec.Struct):
 
 
 class WireCall(msgspec.Struct):
-    """One HTTP call to a vendor, fully spelled out. `headers` hold the credential: never log this."""
+    """One HTTP call to a vendor, fully spelled out. `headers` hold the credential: never log this.
+
+    `dropped` names what the client asked for and this call does not carry.
+    """
 
     url: str
     headers: dict[str, str]
     body: bytes | None = None
     method: str = "POST"
+    dropped: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"WireCall({self.method} {self.url}, {len(self.body or b'')} bytes)"

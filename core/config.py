@@ -70,7 +70,11 @@ class ProviderSpec(msgspec.Struct, frozen=True):
 
 
 class PriceSpec(msgspec.Struct, frozen=True):
-    """Integer micro-units per million tokens, valid from `valid_from` up to, not including, `valid_to` (wall seconds)."""
+    """Integer micro-units per million tokens, valid from `valid_from` up to, not including, `valid_to` (wall seconds).
+
+    A bucket without a price of its own (None) costs what text does: `input` on the way in, `output` on the way out,
+    and `cache_write` for what is cached for an hour.
+    """
 
     id: str
     currency: str
@@ -80,10 +84,20 @@ class PriceSpec(msgspec.Struct, frozen=True):
     cached_input: int
     cache_write: int
     output: int
+    cache_write_1h: int | None = None
+    reasoning: int | None = None
+    input_audio: int | None = None
+    input_image: int | None = None
+    output_audio: int | None = None
+    output_image: int | None = None
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
-    """One model at one provider. `alias` is what callers say, `model_id` what the vendor says."""
+    """One model at one provider. `alias` is what callers say, `model_id` what the vendor says.
+
+    `drop_params`: a parameter that this vendor cannot take is dropped and reported instead of refused.
+    `truncate`: a conversation longer than the window loses its oldest turns instead of being refused.
+    """
 
     id: str
     alias: str
@@ -96,6 +110,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
     capabilities: tuple[str, ...] = ()
     prices: tuple[PriceSpec, ...] = ()
     created: int = 0
+    drop_params: bool = False
+    truncate: bool = False
 
     def price_at(self, wall_s: float) -> PriceSpec | None:
         """The price in force at that moment; None = unknown, which is never the same as free."""

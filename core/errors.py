@@ -56,8 +56,12 @@ class GatewayError(Exception):
         retry_after_s: float | None = None,
         detail: str | None = None,
     ) -> None:
-        """`param` names the offending field, `retry_after_s` is the true wait, `detail` is for our own log only."""
+        """`param` names the offending field, `retry_after_s` is the true wait, `detail` is for our own log only.
+
+        `request_id` is set by the door that answers with it, for dialects whose error bodies name the request.
+        """
         super().__init__(message)
+        self.request_id = ""
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 
-from core.chat import Usage
 from core.config import PriceSpec
+from core.usage import Usage
 
 MICROS = 1_000_000
 MAX_PRICE_PER_MILLION = Decimal(1_000_000)
@@ -41,7 +41,20 @@ def cost_micros(usage: Usage, price: PriceSpec) -> int:
         + usage.cache_write * price.cache_write
         + usage.output * price.output
     )
+    if usage.total_tokens != usage.input + usage.cached_input + usage.cache_write + usage.output:
+        scaled += (
+            usage.cache_write_1h * _or(price.cache_write_1h, price.cache_write)
+            + usage.input_audio * _or(price.input_audio, price.input)
+            + usage.input_image * _or(price.input_image, price.input)
+            + usage.reasoning * _or(price.reasoning, price.output)
+            + usage.output_audio * _or(price.output_audio, price.output)
+            + usage.output_image * _or(price.output_image, price.output)
+        )
     whole, rest = divmod(scaled, _TOKENS_PER_PRICE)
     doubled = 2 * rest
     round_up = doubled > _TOKENS_PER_PRICE or (doubled == _TOKENS_PER_PRICE and whole % 2 == 1)
     return whole + round_up
+
+
+def _or(own: int | None, general: int) -> int:
+    return general if own is None else own

@@ -16,12 +16,15 @@ from gateway.runtime import ProviderRuntime
 from monitoring import metrics
 
 _log = logging.getLogger(__name__)
+_SERVED = frozenset({"chat", "completion", "embedding"})
 
 
 class Manager:
     """`apply` swaps the view in one assignment: a request that has taken the old one finishes on it."""
 
-    def __init__(self, transport: Transport, clock: Clock, queue_timeout_s: float) -> None:
+    def __init__(self, transport: Transport, clock: Clock, queue_timeout_s: float, max_context_tokens: int = 0) -> None:
+        """`max_context_tokens` bounds every model's window; 0 = each model's own is the bound."""
+        self._max_context_tokens = max_context_tokens
         self._transport = transport
         self._clock = clock
         self._queue_timeout_s = queue_timeout_s
@@ -67,7 +70,7 @@ class Manager:
     def _targets(self, snapshot: Snapshot, models: Iterable[ModelSpec]) -> Iterable[Target]:
         for model in models:
             runtime = self._runtimes.get(model.provider_id)
-            if runtime is not None and model.model_type == "chat":
+            if runtime is not None and model.model_type in _SERVED:
                 yield Target(
                     model=model,
                     provider=runtime.spec,
@@ -80,6 +83,7 @@ class Manager:
                         (b"x-llm-config-version", b"%d" % snapshot.version),
                         (b"x-llm-cache", b"off"),
                     ),
+                    window=min(filter(None, (model.context_window, self._max_context_tokens)), default=0),
                 )
 
     def _sweep_gates(self, snapshot: Snapshot) -> None:

@@ -29,6 +29,7 @@ from core.errors import AccountingUnavailable, CallerLimited, ClientGone, Gatewa
 from core.money import plain
 from gateway import retry, settlement
 from gateway.admission import require_scope
+from gateway.context import fitted
 from gateway.manager import Manager
 from gateway.router import Target, View, targets_for
 from gateway.runtime import Upstream
@@ -37,6 +38,7 @@ from monitoring import metrics
 from monitoring.journal import AttemptSettled, Record, Sink
 
 _log = logging.getLogger(__name__)
+_MAX_NAMES = 1000
 
 
 class Pipeline:
@@ -85,6 +87,7 @@ class Generation:
         "_gate",
         "_held",
         "_late_error",
+        "_left_out",
         "_pipeline",
         "_request",
         "_started_at",
@@ -105,6 +108,7 @@ class Generation:
         self._attempts = self._failures = 0
         self._charge = settlement.NOTHING
         self._held: list[bytes] = []
+        self._left_out = ""
         self._failed_with: GatewayError | None = None
         self._late_error: GatewayError | None = None
         self._ended = False
@@ -120,12 +124,24 @@ class Generation:
         return attempt.answer
 
     @property
+    def tail(self) -> bytes:
+        """What ends the stream in the client's dialect, once `next_piece` has given everything."""
+        reader = self._attempt.upstream.reader if self._attempt else None
+        return reader.tail if reader else b""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What the client asked for and the vendor did not get: parameters by name, messages by number."""
+        dropped = self._attempt.upstream.dropped if self._attempt is not None else ()
+        return (*dropped, self._left_out) if self._left_out else dropped
+
+    @property
     def provider_name(self) -> str:
         return self._target.provider.name if self._target else ""
 
     async def start(self) -> None:
         """Up to the first content of a stream, or to the whole answer. Raises GatewayError."""
-        require_scope(self._caller, "chat")
+        require_scope(self._caller, self._request.dialect.SCOPE)
         targets = targets_for(self._view, self._caller, self._request)
         tokens = self._request.estimated_input_tokens
         self._pipeline.enter()
@@ -185,6 +201,7 @@ class Generation:
                 error=error,
                 first_token_s=None if first_token_s is None else first_token_s - self._began_s,
                 version=self._view.snapshot.version,
+                dropped=self.dropped,
             )
         )
         self._write(records)
@@ -196,6 +213,8 @@ class Generation:
         if self._target is not None:
             found += self._target.headers
             found.append((b"x-llm-attempts", b"%d" % self._attempts))
+            if self.dropped:
+                found.append((b"x-llm-dropped-params", _names_header(self.dropped)))
         if self._ended and self._charge.usage is not None and self._charge.cost_micros is not None:
             found.append((b"x-llm-cost", _cost_header(self._charge)))
         return found
@@ -203,6 +222,9 @@ class Generation:
     async def _try(self, target: Target) -> None:
         pipeline, request = self._pipeline, self._request
         self._target = target
+        if target.window and request.body_bytes > target.window:
+            request, self._left_out = await fitted(request, target.model, target.window)
+        request.served_by = target.provider.name
         upstream = await target.runtime.acquire(target.model, self._time_left_s(target))
         attempt = self._open(target, upstream)
         await upstream.send(request, target.model)
@@ -276,7 +298,7 @@ class Generation:
                 _log.warning("%s provider %s: %s (%s)", attempt.id, attempt.target.provider.name, error.message, error.detail)
         if self._charge.usage is not None:
             counted.charged(self._charge.usage, self._charge.cost_micros, self._charge.currency)
-        return settlement.settled(attempt, self._charge, error, now)
+        return settlement.settled(attempt, self.request_id, self._charge, error, now)
 
     def _write(self, records: list[Record]) -> None:
         try:
@@ -299,6 +321,11 @@ class Generation:
             counted.answered(seconds, max(0.0, seconds - attempt.upstream.vendor_s))
         else:
             counted.streamed(seconds, attempt.first_token_s - self._began_s)
+
+
+def _names_header(names: tuple[str, ...]) -> bytes:
+    """Clients make these names up: what may not stand in a header is escaped, and no list grows beyond its bound."""
+    return ", ".join(names)[:_MAX_NAMES].encode("unicode_escape")
 
 
 def _cost_header(charged: Charge) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from core.chat import Answer, ChatRequest
 from core.clock import Clock
@@ -25,7 +26,10 @@ _LINGER_S = 0.05
 class Upstream:
     """A vendor call in flight. Holds a slot, a key and a breaker's permit until `close`, which must be called."""
 
-    __slots__ = ("_adapter", "_breaker", "_closed", "_model_id", "_response", "_runtime", "_trial", "key", "reader", "vendor_s")
+    __slots__ = (
+        *("_adapter", "_breaker", "_closed", "_model_id", "_request", "_response", "_runtime", "_trial"),
+        *("dropped", "key", "reader", "vendor_s"),
+    )
 
     def __init__(self, runtime: ProviderRuntime, key: Key, model_id: str, breaker: BreakerGate) -> None:
         self._runtime = runtime
@@ -34,8 +38,10 @@ class Upstream:
         self._model_id = model_id
         self._breaker = breaker
         self._trial = breaker.enter()
+        self._request: ChatRequest | None = None
         self._response: Response | None = None
         self._closed = False
+        self.dropped: tuple[str, ...] = ()
         self.key = key
         self.reader: StreamReader | None = None
         self.vendor_s = 0.0
@@ -45,6 +51,7 @@ class Upstream:
         runtime = self._runtime
         adapter = self._adapter
         call = adapter.chat_call(request, model, self.key.secret)
+        self._request, self.dropped = request, call.dropped
         sent_at = runtime.clock.monotonic()
         response = self._response = await adapter.send(runtime.transport, call)
         if response.status != 200:
@@ -54,13 +61,25 @@ class Upstream:
             self.reader = adapter.stream_reader(request)
         self.vendor_s = runtime.clock.monotonic() - sent_at
 
+    async def count(self, request: ChatRequest, model: ModelSpec) -> int:
+        """Input tokens by the vendor's own count, instead of an answer; see `ProviderRuntime.counts_tokens`. Raises ProviderError."""
+        adapter: Any = self._adapter
+        call = adapter.count_call(request, model, self.key.secret)
+        response = self._response = await adapter.send(self._runtime.transport, call)
+        body = await response.read(_MAX_ERROR_BYTES)
+        if response.status != 200:
+            raise adapter.read_error(response.status, response.headers, body)
+        count: int = adapter.read_count(body)
+        return count
+
     async def whole(self) -> Answer:
         """The whole answer. Raises ProviderError."""
         assert self._response is not None
+        assert self._request is not None
         began_at = self._runtime.clock.monotonic()
         body = await self._response.read(MAX_ANSWER_BYTES)
         self.vendor_s += self._runtime.clock.monotonic() - began_at
-        return self._adapter.read_answer(body)
+        return self._adapter.read_answer(body, self._request)
 
     async def next_piece(self) -> bytes:
         """The next events for the client, b"" once the answer is complete. Raises ProviderError; see StreamReader.salvaged."""
@@ -70,9 +89,9 @@ class Upstream:
         while not reader.done:
             data = await response.next_chunk()
             if not data:
-                reader.finish()
+                rest = reader.finish()
                 reader.done = True
-                break
+                return rest
             piece = reader.feed(data)
             if reader.done:
                 await self._read_out(response)
@@ -138,6 +157,11 @@ class ProviderRuntime:
             breaker.apply(spec.breaker)
         self._pool.apply(spec.keys)
         self.spec = spec
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether this vendor counts the tokens of an Anthropic request for nothing: its adapter has `count_call` and `read_count`."""
+        return hasattr(self.adapter, "count_call")
 
     async def acquire(self, model: ModelSpec, time_left_s: float) -> Upstream:
         """Slot → rate → key and breaker. Raises ProviderPaused, ProviderLimited, ProviderRejectedOurKey at once where

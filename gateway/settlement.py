@@ -13,6 +13,7 @@ from gateway.runtime import Upstream
 from monitoring.journal import AttemptOpened, AttemptSettled, RequestEnded
 
 _BYTES_PER_TOKEN = 4
+_NO_USAGE = Usage()
 
 # What clients and vendors write is cut to the ledger's columns here: SQLite would keep any length, Postgres refuse it.
 _MAX_ALIAS = 200
@@ -79,7 +80,6 @@ def _usage(attempt: Attempt, request: ChatRequest, error: GatewayError | None) -
 def opened(attempt: Attempt, request_id: str, caller: CallerSpec, request: ChatRequest, version: int) -> AttemptOpened:
     model, provider = attempt.target.model, attempt.target.provider
     return AttemptOpened(
-        attempt_id=attempt.id,
         request_id=request_id,
         attempt=attempt.number,
         started_at=attempt.started_at,
@@ -97,16 +97,28 @@ def opened(attempt: Attempt, request_id: str, caller: CallerSpec, request: ChatR
     )
 
 
-def settled(attempt: Attempt, charged: Charge, error: GatewayError | None, now: float) -> AttemptSettled:
+def settled(attempt: Attempt, request_id: str, charged: Charge, error: GatewayError | None, now: float) -> AttemptSettled:
     first_token_s = attempt.first_token_s
+    usage = charged.usage or _NO_USAGE
     return AttemptSettled(
-        attempt_id=attempt.id,
+        request_id=request_id,
+        attempt=attempt.number,
         status="ok" if error is None else "client_closed" if isinstance(error, ClientGone) else "error",
         provider_key_id=attempt.upstream.key.id,
         error_code=_text(error.code, _MAX_CODE) if error else "",
         vendor_status=error.vendor_status if isinstance(error, ProviderError) else 200 if error is None else 0,
         finish_reason=_text(attempt.finish_reason, _MAX_FINISH_REASON),
-        usage=charged.usage,
+        usage_source="none" if charged.usage is None else "estimated" if usage.estimated else "vendor",
+        input_tokens=usage.input,
+        cached_input_tokens=usage.cached_input,
+        cache_write_tokens=usage.cache_write,
+        cache_write_1h_tokens=usage.cache_write_1h,
+        input_audio_tokens=usage.input_audio,
+        input_image_tokens=usage.input_image,
+        output_tokens=usage.output,
+        reasoning_tokens=usage.reasoning,
+        output_audio_tokens=usage.output_audio,
+        output_image_tokens=usage.output_image,
         cost_micros=charged.cost_micros,
         currency=charged.currency,
         price_id=charged.price_id,
@@ -128,6 +140,7 @@ def ended(
     error: GatewayError | None,
     first_token_s: float | None,
     version: int,
+    dropped: tuple[str, ...],
 ) -> RequestEnded:
     return RequestEnded(
         request_id=request_id,
@@ -136,7 +149,7 @@ def ended(
         team_name=caller.team_name,
         key_id=caller.key_id,
         key_name=caller.key_name,
-        dialect=request.dialect,
+        dialect=request.dialect.NAME,
         alias=_text(request.model, _MAX_ALIAS),
         provider_name=target.provider.name if target else "",
         model_id=target.model.model_id if target else "",
@@ -151,6 +164,7 @@ def ended(
         duration_ms=_ms(duration_s),
         first_token_ms=None if first_token_s is None else _ms(first_token_s),
         config_version=version,
+        dropped=_text(", ".join(dropped), _MAX_MESSAGE),
     )
 
 

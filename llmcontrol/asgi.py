@@ -49,7 +49,7 @@ class DataPlane:
         self._gateway = gateway
         self._journal = Journal(settings.JOURNAL_DIR, settings.JOURNAL_SEGMENT_BYTES, clock)
         self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW))
-        manager = Manager(self._transport, clock, settings.QUEUE_TIMEOUT_S)
+        manager = Manager(self._transport, clock, settings.QUEUE_TIMEOUT_S, settings.MAX_CONTEXT_TOKENS)
         self._pipeline = Pipeline(manager, self._journal, clock, max_retries=settings.MAX_RETRIES, max_in_flight=settings.MAX_STREAMS)
         self._watcher = Watcher(load, current_version, manager.apply, settings.CONFIG_POLL_S)
         self._drainer = Drainer(settings.JOURNAL_DIR, self._journal, settings.DRAIN_INTERVAL_S)

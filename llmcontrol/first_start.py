@@ -49,7 +49,7 @@ def ensure_local_model(port: int) -> str:
     if provider is None:
         return _register("local", "llamacpp", local_model.ALIAS, base_url=address)
     if provider.base_url != address:
-        update_provider(provider, {"base_url": address})
+        update_provider(provider, {"base_url": address}, secrets=[])
     return local_model.ALIAS
 
 

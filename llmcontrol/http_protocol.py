@@ -14,6 +14,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from llmcontrol.http_answer import Cycle
+
 
 class HeadBounds(msgspec.Struct, frozen=True):
     """Of the request line and the headers together: bytes, number of headers, seconds from first to last byte."""
@@ -82,6 +84,10 @@ class BoundedHttp(HttpToolsProtocol):
         # What follows in the same read is the next head's.
         self._read_bytes = self._last_read_bytes
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        cycle.__class__ = Cycle  # uvicorn makes its own, and offers no place to say which
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Where uvicorn lands when the parser stops: on a malformed message, or on our own exception."""

@@ -8,27 +8,50 @@ from typing import Any
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.urls import URLPattern, re_path
 
-from gateway.doors import openai_chat
+from gateway.doors import anthropic_messages, completions, embeddings, openai_chat, responses
+from gateway.doors.anthropic_count import MessagesCountDoor
+from gateway.doors.azure import AzureDoor
+from gateway.doors.count_tokens import CountTokensDoor
+from gateway.doors.generate import GenerateDoor
 from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.models import ModelsDoor
-from gateway.doors.probes import ProviderHealth, Ready, Unknown, health
+from gateway.doors.probes import ProviderHealth, Ready, Root, Unknown, health
 from gateway.doors.ws import GenerateConsumer
 
 
 def data_plane(gateway: Gateway, django_app: Callable[..., Any], *, websocket: bool) -> ProtocolTypeRouter:
     """The busiest routes stand first: each one before a match costs half a microsecond."""
     chat, models = GenerationDoor(gateway, openai_chat), ModelsDoor(gateway)
+    respond, embed = GenerationDoor(gateway, responses), GenerationDoor(gateway, embeddings)
+    complete = GenerationDoor(gateway, completions)
     http = [
         _at(r"^v1/chat/completions$", chat),
+        _at(r"^v1/messages$", GenerationDoor(gateway, anthropic_messages)),
+        _at(r"^v1/responses$", respond),
+        _at(r"^v1/embeddings$", embed),
+        _at(r"^v1/completions$", complete),
         _at(r"^v1/models$", models),
         _at(r"^v1/models/(?P<alias>.+)$", models),
+        _at(r"^v1/messages/count_tokens$", MessagesCountDoor(gateway)),
         _at(r"^api/v1/chat/completions$", chat),
         _at(r"^api/v1/models$", models),
         _at(r"^api/v1/models/(?P<alias>.+)$", models),
+        _at(r"^api/generate$", GenerateDoor(gateway)),
+        _at(r"^api/count-tokens$", CountTokensDoor(gateway)),
+        _at(r"^openai/deployments/(?P<alias>.+)/chat/completions$", AzureDoor(gateway, openai_chat)),
+        _at(r"^openai/deployments/(?P<alias>.+)/embeddings$", AzureDoor(gateway, embeddings)),
+        _at(r"^openai/deployments/(?P<alias>.+)/completions$", AzureDoor(gateway, completions)),
+        _at(r"^openai/v1/chat/completions$", chat),
+        _at(r"^openai/(?:v1/)?responses$", respond),
+        _at(r"^openai/v1/embeddings$", embed),
+        _at(r"^openai/v1/completions$", complete),
+        _at(r"^openai/(?:v1/)?models$", models),
+        _at(r"^openai/(?:v1/)?models/(?P<alias>.+)$", models),
         _at(r"^health$", health),
         _at(r"^ready$", Ready(gateway)),
         _at(r"^api/health$", ProviderHealth(gateway)),
-        _at(r"^v1/", Unknown(gateway)),
+        _at(r"^(?:v1|openai)/", Unknown(gateway)),
+        _at(r"^$", Root(django_app)),
         _at(r"", django_app),
     ]
     sockets = [_at(r"^ws/generate$", GenerateConsumer.as_asgi(gateway=gateway))] if websocket else []

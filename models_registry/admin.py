@@ -17,11 +17,15 @@ from unfold.decorators import action, display
 
 from core.errors import GatewayError
 from core.secrets import CannotOpen
-from models_registry import services
+from models_registry import catalogue, services
 from models_registry.forms import SetPriceForm
 from models_registry.models import LLMModel, Price
+from models_registry.sync import Proposal, SyncDiff
 from monitoring.pages import Pages, ReadOnly, amount, show_refusal
 from providers.models import Provider
+
+# Four boxes each, and Django takes a thousand fields.
+MAX_PROPOSALS_SHOWN = 200
 
 
 def _in_force() -> QuerySet[Price]:
@@ -68,8 +72,10 @@ class LLMModelAdmin(Pages, ModelAdmin):
     fieldsets = (
         (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "is_active"))}),
         ("Choosing among several", {"fields": (("priority", "quality"),)}),
-        ("What it can do", {"fields": (("context_window", "max_output_tokens"), "capabilities"), "classes": ("collapse",)}),
+        ("What does not fit", {"fields": (("unsupported_params", "over_long"),)}),
+        ("What it can do", {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
     )
+    readonly_fields = ("last_test",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LLMModel]:
         return super().get_queryset(request).prefetch_related(Prefetch("prices", queryset=_in_force(), to_attr="prices_now"))
@@ -86,6 +92,13 @@ class LLMModelAdmin(Pages, ModelAdmin):
             return "unknown"
         price = row.prices_now[0]
         return f"{amount(price.input_micros, '')} / {amount(price.output_micros, price.currency)}"
+
+    @display(description="Last connection test")
+    def last_test(self, row: LLMModel) -> str:
+        if row.tested_at is None:
+            return "never"
+        found = ", ".join(f"{check} {result.replace('_', ' ')}" for check, result in row.tested.items())
+        return f"{timezone.localtime(row.tested_at):%Y-%m-%d %H:%M}: {found}"
 
     def get_inlines(self, request: HttpRequest, obj: LLMModel | None) -> tuple[type[TabularInline], ...]:
         return self.inlines if obj else ()
@@ -121,14 +134,17 @@ class LLMModelAdmin(Pages, ModelAdmin):
         provider = Provider.objects.filter(pk=provider_id).first()
         if provider is None:
             raise Http404("There is no provider with this id; it may have been deleted.")
+        apply = request.method == "POST"
         try:
-            difference = services.sync_models(provider, apply=request.method == "POST")
+            difference = services.sync_models(provider, apply, _accepted(request) if apply else False)
         except (GatewayError, ValidationError, CannotOpen) as failed:
             return self._sync_page(request, provider, failure=_in_plain_words(failed))
-        if request.method != "POST":
-            return self._sync_page(request, provider, difference=difference, same=not _changes(difference))
+        if not apply:
+            return self._sync_page(request, provider, **_shown(difference, may_price=_may_price(request)))
         added, gone, changed = (len(rows) for rows in (difference.new, difference.gone, difference.changed))
         messages.success(request, f"Models of {provider}: {added} added, {gone} switched off, {changed} switched on again.")
+        if taken := sum(len(fields) for fields in difference.taken.values()):
+            messages.success(request, f"{taken} value{'' if taken == 1 else 's'} filled in from the catalogue.")
         return redirect(reverse(f"{self.admin_site.name}:models_registry_llmmodel_changelist") + f"?provider__id__exact={provider.pk}")
 
     def _sync_page(self, request: HttpRequest, provider: Provider, **context: Any) -> TemplateResponse:
@@ -136,8 +152,44 @@ class LLMModelAdmin(Pages, ModelAdmin):
         return self.page(request, "sync_models.html", provider, "Sync models", opts=Provider._meta, back=back, **context)
 
 
-def _changes(difference: services.SyncDiff) -> int:
-    return len(difference.new) + len(difference.gone) + len(difference.changed)
+def _may_price(request: HttpRequest) -> bool:
+    return bool(request.user.has_perm("models_registry.add_price"))
+
+
+def _accepted(request: HttpRequest) -> bool | dict[str, list[str]]:
+    """What was ticked: everything, or fields by model id. Raises PermissionDenied for a price that this user may not set."""
+    everything = "accept_all" in request.POST
+    ticked: dict[str, list[str]] = {}
+    for value in request.POST.getlist("accept"):
+        name, _, model_id = value.partition(" ")
+        ticked.setdefault(model_id, []).append(name)
+    if not _may_price(request) and (everything or any("per_million" in names for names in ticked.values())):
+        raise PermissionDenied
+    return everything or ticked
+
+
+def _shown(difference: SyncDiff, *, may_price: bool) -> dict[str, Any]:
+    """The page's context: a long list of proposals is shown in part, because a form may not have that many boxes."""
+    changed = bool(difference.new or difference.gone or difference.changed)
+    return {
+        "difference": difference,
+        "same": not changed and not difference.proposals,
+        "changed": changed,
+        "proposals": [_row(proposal) for proposal in difference.proposals[:MAX_PROPOSALS_SHOWN]],
+        "not_shown": max(0, len(difference.proposals) - MAX_PROPOSALS_SHOWN),
+        "may_price": may_price,
+        "dates": catalogue.dates() if difference.proposals else "",
+    }
+
+
+def _row(proposal: Proposal) -> dict[str, Any]:
+    shown = {
+        "context_window": proposal.context_window,
+        "max_output_tokens": proposal.max_output_tokens,
+        "capabilities": ", ".join(proposal.capabilities),
+        "per_million": ", ".join(f"{bucket} {text}" for bucket, text in proposal.per_million.items()),
+    }
+    return {"proposal": proposal, "cells": [(name, shown[name]) for name in catalogue.FIELDS]}
 
 
 def _in_plain_words(failed: Exception) -> str:

@@ -10,7 +10,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSplitDateTi
 
 from core.money import MAX_PRICE_PER_MILLION
 from models_registry.models import CURRENCY_VALIDATOR
-from models_registry.services import BUCKETS
+from models_registry.services import ALL_BUCKETS
 
 
 def _per_million(label: str, help_text: str, required: bool) -> forms.DecimalField:
@@ -44,6 +44,12 @@ class SetPriceForm(forms.Form):
         "Cache write, per million tokens", "Written to the vendor's cache. Empty: the same as input.", required=False
     )
     output = _per_million("Output, per million tokens", "For example 10.00", required=True)
+    cache_write_1h = _per_million("Cache write for an hour, per million tokens", "Empty: the same as cache write.", required=False)
+    reasoning = _per_million("Reasoning, per million tokens", "Empty: the same as output.", required=False)
+    input_audio = _per_million("Audio input, per million tokens", "Empty: the same as input.", required=False)
+    input_image = _per_million("Image input, per million tokens", "Empty: the same as input.", required=False)
+    output_audio = _per_million("Audio output, per million tokens", "Empty: the same as output.", required=False)
+    output_image = _per_million("Image output, per million tokens", "Empty: the same as output.", required=False)
     valid_from = forms.SplitDateTimeField(
         label="In force from",
         required=False,
@@ -61,7 +67,7 @@ class SetPriceForm(forms.Form):
         """For models_registry.services.set_price; what is left empty is left to it."""
         return {
             "currency": self.cleaned_data["currency"],
-            "per_million": {name: self.cleaned_data[name] for name in BUCKETS if self.cleaned_data[name] is not None},
+            "per_million": {name: self.cleaned_data[name] for name in ALL_BUCKETS if self.cleaned_data[name] is not None},
             "valid_from": self.cleaned_data["valid_from"],
             "source": self.cleaned_data["source"],
         }

@@ -24,6 +24,14 @@ class LLMModel(models.Model):
         IMAGE = "image", "Image"
         AUDIO = "audio", "Audio"
 
+    class OnUnsupported(models.TextChoices):
+        REFUSE = "refuse", "Refuse by name"
+        DROP = "drop", "Drop and report"
+
+    class OnOverLong(models.TextChoices):
+        REFUSE = "refuse", "Refuse"
+        TRUNCATE = "truncate", "Truncate"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="models")
     model_id = models.CharField("vendor's name", max_length=200, help_text="The model's name at the vendor.")
@@ -36,7 +44,25 @@ class LLMModel(models.Model):
     context_window = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens; empty = not known.")
     max_output_tokens = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens; empty = not known.")
     capabilities = models.JSONField(default=list, blank=True, help_text='E.g. ["tools", "images", "json"].')
+    unsupported_params = models.CharField(
+        "parameters the vendor cannot take",
+        max_length=10,
+        choices=OnUnsupported.choices,
+        default=OnUnsupported.REFUSE,
+        help_text="For a request that asks for more than this vendor's API has. What was dropped, the answer's headers and the log tell.",
+    )
+    over_long = models.CharField(
+        "conversations over the context window",
+        max_length=10,
+        choices=OnOverLong.choices,
+        default=OnOverLong.REFUSE,
+        help_text="Truncate: the oldest turns are left out; the system prompt, the last turn, and tool calls with their results stay.",
+    )
     quality = models.PositiveSmallIntegerField(default=50, validators=[MinValueValidator(0), MaxValueValidator(100)])
+    tested = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="What the last connection test found: check → pass | fail | not_offered."
+    )
+    tested_at = models.DateTimeField(null=True, blank=True, editable=False)
     gone_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When a sync switched it off because the vendor no longer lists it."
     )
@@ -55,7 +81,8 @@ class LLMModel(models.Model):
 class Price(models.Model):
     """What a model costs from a moment on. Never edited: a new row ends the one before it.
 
-    Amounts are integer micro-units of `currency` per million tokens: 2_500_000 is 2.50 per million.
+    Amounts are integer micro-units of `currency` per million tokens: 2_500_000 is 2.50 per million. The optional ones are
+    empty where the tokens cost what text costs in the same direction (`core.config.PriceSpec`).
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -67,6 +94,12 @@ class Price(models.Model):
     cached_input_micros = models.BigIntegerField(validators=[MinValueValidator(0)])
     cache_write_micros = models.BigIntegerField(validators=[MinValueValidator(0)])
     output_micros = models.BigIntegerField(validators=[MinValueValidator(0)])
+    cache_write_1h_micros = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
+    reasoning_micros = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
+    input_audio_micros = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
+    input_image_micros = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
+    output_audio_micros = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
+    output_image_micros = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
     source = models.CharField(max_length=200, blank=True, help_text="Where the figures come from.")
     created_at = models.DateTimeField(auto_now_add=True)
 

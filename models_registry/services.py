@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 
@@ -12,50 +10,66 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from core.errors import ProviderNonsense
 from core.money import MAX_PRICE_PER_MILLION, micros_from_decimal
+from models_registry import catalogue, sync
 from models_registry.models import LLMModel, Price
+from models_registry.sync import SyncDiff
 from providers.models import Provider
 from providers.services import list_vendor_models
 
 BUCKETS = ("input", "cached_input", "cache_write", "output")
-MAX_VENDOR_MODELS = 5_000
-_MAX_MODEL_ID = 200
-_NOT_IN_AN_ALIAS = re.compile(r"[^A-Za-z0-9._:/@-]")
+# Left empty where the tokens cost what text costs in the same direction.
+OPTIONAL_BUCKETS = ("cache_write_1h", "reasoning", "input_audio", "input_image", "output_audio", "output_image")
+ALL_BUCKETS = BUCKETS + OPTIONAL_BUCKETS
 
 
-@dataclass(frozen=True, slots=True)
-class SyncDiff:
-    """Vendor's model ids: not here yet, here but no longer there, and back again. `applied`: the rows follow."""
-
-    new: list[str]
-    gone: list[str]
-    changed: list[str]
-    applied: bool
-
-
-def sync_models(provider: Provider, apply: bool) -> SyncDiff:
+def sync_models(provider: Provider, apply: bool, accept: bool | Mapping[str, Collection[str]] = False) -> SyncDiff:
     """Compares the vendor's list with the rows of this provider, and with `apply` brings the rows in line.
 
     Nothing is deleted: what the vendor no longer lists is switched off and, should it come back, on again. What an admin
-    switched off stays off. Raises core.errors.GatewayError, core.secrets.CannotOpen, ValidationError.
+    switched off stays off. `accept` says which of the proposals are taken: all, none, or fields of catalogue.FIELDS by model
+    id. They fill gaps, and never replace what a row has. Raises core.errors.GatewayError, core.secrets.CannotOpen,
+    ValidationError.
     """
-    listed = _checked(list_vendor_models(provider))
+    listed = sync.checked(list_vendor_models(provider))
     with transaction.atomic():
         Provider.objects.select_for_update().get(pk=provider.pk)
         rows = list(LLMModel.objects.filter(provider=provider))
-        known = {row.model_id for row in rows}
-        gone = [row for row in rows if row.is_active and row.model_id not in listed]
-        back = [row for row in rows if row.gone_at is not None and row.model_id in listed]
-        diff = SyncDiff(
-            new=sorted(listed - known),
-            gone=sorted({row.model_id for row in gone}),
-            changed=sorted({row.model_id for row in back if not row.is_active}),
-            applied=apply,
-        )
+        priced = set(LLMModel.objects.filter(provider=provider, prices__isnull=False))
+        diff = sync.difference(provider, listed, rows, priced, apply)
+        accepted = _accepted(diff, accept)
         if apply:
-            _apply(provider, diff.new, gone, back)
+            rows += sync.apply_list(provider, diff, rows, listed)
+            _take_proposals(diff, accepted, rows, priced)
     return diff
+
+
+def _accepted(diff: SyncDiff, accept: bool | Mapping[str, Collection[str]]) -> Mapping[str, Collection[str]]:
+    """Model id → fields. Raises ValidationError for what is not proposed, or could not be taken."""
+    if not accept:
+        return {}
+    if not diff.applied:
+        raise ValidationError({"accept_proposals": "Proposals are taken only together with apply."})
+    proposed: Mapping[str, Collection[str]] = {proposal.model_id: catalogue.FIELDS for proposal in diff.proposals}
+    if accept is True:
+        return proposed
+    if unknown := sorted(set(accept) - set(proposed)):
+        raise ValidationError({"accept_proposals": f"Nothing is proposed for {', '.join(unknown)[:500]}."})
+    return accept
+
+
+def _take_proposals(diff: SyncDiff, accepted: Mapping[str, Collection[str]], rows: list[LLMModel], priced: set[LLMModel]) -> None:
+    proposals = {proposal.model_id: proposal for proposal in diff.proposals}
+    for row in rows:
+        proposal, fields = proposals.get(row.model_id), accepted.get(row.model_id, ())
+        if proposal is None:
+            continue
+        taken = sync.fill_in(row, proposal, fields)
+        if "per_million" in fields and proposal.per_million and row not in priced:
+            set_price(row, currency=proposal.currency, per_million=proposal.per_million, source=proposal.price_source)
+            taken.append("per_million")
+        if taken:
+            diff.taken[row.model_id] = taken
 
 
 def set_price(
@@ -69,9 +83,9 @@ def set_price(
     """What `model` costs from `valid_from` (None: now) on, in units of `currency` per million tokens.
 
     The price before it ends at that moment, and nothing that was charged changes. `cached_input` and `cache_write` follow
-    `input` where they are not given. Raises ValidationError by field, `per_million.<bucket>` for an amount.
+    `input` where they are not given, OPTIONAL_BUCKETS stay empty. Raises ValidationError by field, `per_million.<bucket>` for an amount.
     """
-    amounts = _amounts(per_million)
+    amounts = price_columns(per_million)
     with transaction.atomic():
         # The lock makes two prices for one model take turns.
         LLMModel.objects.select_for_update().get(pk=model.pk)
@@ -87,49 +101,15 @@ def set_price(
     return price
 
 
-def _checked(model_ids: Iterable[str]) -> set[str]:
-    """A vendor's list is a stranger's input."""
-    listed = set(model_ids)
-    if len(listed) > MAX_VENDOR_MODELS:
-        raise ProviderNonsense(f"The vendor lists {len(listed)} models; at most {MAX_VENDOR_MODELS} can be taken over.")
-    if any(not model_id or len(model_id) > _MAX_MODEL_ID or not model_id.isprintable() for model_id in listed):
-        raise ProviderNonsense(f"The vendor lists a model whose name is empty, unprintable or longer than {_MAX_MODEL_ID} characters.")
-    return listed
-
-
-def _apply(provider: Provider, new: list[str], gone: list[LLMModel], back: list[LLMModel]) -> None:
-    now = timezone.now()
-    taken = set(LLMModel.objects.values_list("alias", flat=True))
-    for model_id in new:
-        row = LLMModel(provider=provider, model_id=model_id, alias=_alias(provider, model_id, taken))
-        row.full_clean()
-        row.save(force_insert=True)
-        taken.add(row.alias)
-    for row in gone:
-        row.is_active, row.gone_at = False, now
-        row.save(update_fields=["is_active", "gone_at", "updated_at"])
-    for row in back:
-        row.is_active, row.gone_at = True, None
-        row.save(update_fields=["is_active", "gone_at", "updated_at"])
-
-
-def _alias(provider: Provider, model_id: str, taken: set[str]) -> str:
-    """The vendor's own name, or with the provider's in front: two models behind one alias is an admin's decision."""
-    alias = _NOT_IN_AN_ALIAS.sub("-", model_id)
-    if alias in taken or not alias[0].isalnum():
-        alias = f"{provider.name}/{alias}"
-    return alias[:_MAX_MODEL_ID]
-
-
-def _amounts(per_million: Mapping[str, str | Decimal]) -> dict[str, int]:
-    """Column → micro-units per million tokens."""
-    if unknown := sorted(set(per_million) - set(BUCKETS)):
-        raise ValidationError({f"per_million.{name}": f"Unknown; the buckets are {', '.join(BUCKETS)}." for name in unknown})
+def price_columns(per_million: Mapping[str, str | Decimal]) -> dict[str, int]:
+    """Column of Price → micro-units per million tokens. Raises ValidationError by bucket."""
+    if unknown := sorted(set(per_million) - set(ALL_BUCKETS)):
+        raise ValidationError({f"per_million.{name}": f"Unknown; the buckets are {', '.join(ALL_BUCKETS)}." for name in unknown})
     if missing := [name for name in ("input", "output") if name not in per_million]:
         raise ValidationError({f"per_million.{name}": "This amount is needed; write 0 for free." for name in missing})
     amounts: dict[str, int] = {}
     errors: dict[str, str] = {}
-    for bucket in BUCKETS:
+    for bucket in (*BUCKETS, *(name for name in OPTIONAL_BUCKETS if name in per_million)):
         try:
             amounts[f"{bucket}_micros"] = _micros(per_million.get(bucket, per_million["input"]))
         except ValueError as error:

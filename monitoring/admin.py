@@ -90,6 +90,7 @@ class RequestLogAdmin(Ledger):
                     ("sent_to", "config_version"),
                     ("total_tokens", "cost"),
                     ("took", "first_token"),
+                    "dropped",
                 )
             },
         ),
@@ -158,7 +159,10 @@ class UsageRecordAdmin(Ledger):
                 "fields": (
                     ("input_tokens", "cached_input_tokens"),
                     ("output_tokens", "reasoning_tokens"),
-                    ("cache_write_tokens", "usage_source"),
+                    ("cache_write_tokens", "cache_write_1h_tokens"),
+                    ("input_audio_tokens", "input_image_tokens"),
+                    ("output_audio_tokens", "output_image_tokens"),
+                    "usage_source",
                     ("cost", "price_id"),
                 )
             },

@@ -24,6 +24,8 @@ from monitoring.ledger import REQUESTS, USAGE, Books, Row, Table
 log = logging.getLogger(__name__)
 
 REFUSED_FILE = "refused.jsonl"
+# Renaming a file costs up to milliseconds, reading some batches once more after a crash costs little.
+_BATCHES_PER_CHECKPOINT = 16
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Chain:
         self._checkpoint = self._at = self._load_checkpoint()
         self._books = Books()
         self._waiting: deque[Batch] = deque()
+        self._stored_since_checkpoint = 0
 
     def advance(self, last: Position) -> bool:
         """Brings the next records before `last` into the ledger. False where there are none.
@@ -69,6 +72,7 @@ class Chain:
         if not self._waiting:
             batch = self._read(last)
             if batch is None:
+                self._save_checkpoint()
                 return False
             self._waiting.append(batch)
         self._store_waiting()
@@ -81,6 +85,7 @@ class Chain:
         size = journal.MAX_RECORDS
         self._waiting.extend(Batch(self._at, rows[start : start + size]) for start in range(0, len(rows), size))
         self._store_waiting()
+        self._save_checkpoint()
 
     def backlog_bytes(self, last: Position) -> int:
         """How much of the journal before `last` is not in the ledger."""
@@ -124,12 +129,14 @@ class Chain:
         for damage in read.damage:
             self._problem(str(damage))
         batch = Batch(self._at)
-        for offset, record in read.records:
-            result = self._books.take(Position(self._at.sequence, offset), record)
-            if isinstance(result, AttemptSettled):
-                batch.strays.append(result)
-            elif result is not None:
-                batch.rows.append(result)
+        for offset, records in read.writes:
+            position = Position(self._at.sequence, offset)
+            for record in records:
+                result = self._books.take(position, record)
+                if isinstance(result, AttemptSettled):
+                    batch.strays.append(result)
+                elif result is not None:
+                    batch.rows.append(result)
         self._at = Position(self._at.sequence, read.next_offset)
         return batch
 
@@ -137,7 +144,9 @@ class Chain:
         while self._waiting:
             self._store(self._waiting[0])
             self._waiting.popleft()
-        self._save_checkpoint()
+            self._stored_since_checkpoint += 1
+        if self._stored_since_checkpoint >= _BATCHES_PER_CHECKPOINT:
+            self._save_checkpoint()
 
     def _store(self, batch: Batch) -> None:
         new, refused = ledger.insert(batch.rows) if batch.rows else ({}, [])
@@ -145,8 +154,8 @@ class Chain:
         self.report.request_logs += new.get(REQUESTS, 0)
         lines = [row.as_json() for row in refused]
         if batch.strays:  # usual after a restart: their openings lie before the checkpoint, and they are in the ledger
-            known = ledger.known_attempts(settled.attempt_id for settled in batch.strays)
-            lines += [_stray_line(settled) for settled in batch.strays if settled.attempt_id not in known]
+            known = ledger.known_attempts(settled.request_id for settled in batch.strays)
+            lines += [_stray_line(settled) for settled in batch.strays if (settled.request_id, settled.attempt) not in known]
         if lines:
             self._refuse(lines)
 
@@ -170,6 +179,7 @@ class Chain:
 
     def _save_checkpoint(self) -> None:
         """Never past the beginning of something unfinished, so that whoever reads on from here finds it."""
+        self._stored_since_checkpoint = 0
         oldest = self._books.oldest()
         checkpoint = min(oldest, self._at) if oldest else self._at
         if checkpoint == self._checkpoint:

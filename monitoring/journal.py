@@ -11,18 +11,20 @@ from zlib import crc32
 
 import msgspec
 
-from core.chat import Usage
 from core.clock import Clock
 from core.errors import AccountingUnavailable, ConfigurationError
 
 
 class AttemptOpened(msgspec.Struct, tag="open", array_like=True, frozen=True):
-    """Written before a vendor is called. Carries all that replay needs if no `AttemptSettled` follows."""
+    """Written before a vendor is called. Carries all that replay needs if no `AttemptSettled` follows.
 
-    attempt_id: str
+    `request_id` and `attempt` tell attempts apart. All from `started_at` on are columns of the ledger.
+    """
+
+    estimated_input_tokens: int
+    started_at: float
     request_id: str
     attempt: int
-    started_at: float
     team_id: str
     team_name: str
     key_id: str
@@ -32,23 +34,34 @@ class AttemptOpened(msgspec.Struct, tag="open", array_like=True, frozen=True):
     alias: str
     model_id: str
     streamed: bool
-    estimated_input_tokens: int
     config_version: int
 
 
 class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True):
     """Written when the attempt has ended, before the last byte reaches the client. One per AttemptOpened.
 
-    `status`: ok | error | client_closed. `usage` None = nothing was consumed. `cost_micros` None = price unknown.
+    `status`: ok | error | client_closed. `usage_source`: vendor | estimated | none. `cost_micros` None = price unknown.
+    All from `status` on are columns of the ledger.
     """
 
-    attempt_id: str
+    request_id: str
+    attempt: int
     status: str
     provider_key_id: str
     error_code: str
     vendor_status: int
     finish_reason: str
-    usage: Usage | None
+    usage_source: str
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    input_audio_tokens: int
+    input_image_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    output_audio_tokens: int
+    output_image_tokens: int
     cost_micros: int | None
     currency: str
     price_id: str
@@ -59,8 +72,8 @@ class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True)
 class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True):
     """One client request of a known caller, answered or refused. Totals are over all of its attempts."""
 
-    request_id: str
     started_at: float
+    request_id: str
     team_id: str
     team_name: str
     key_id: str
@@ -80,6 +93,7 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True):
     duration_ms: int
     first_token_ms: int | None
     config_version: int
+    dropped: str
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded
@@ -95,15 +109,15 @@ class Sink(Protocol):
 
 # Writing ------------------------------------------------------------------------------------------------------------
 #
-# A frame is `magic | length | crc32 | JSON`. The magic begins with a byte that UTF-8 never uses, so it cannot occur inside
-# a payload and a reader that lost its way finds the next frame by looking for it.
+# A frame is `magic | length | crc32 | JSON`, and the JSON an array of all the records of one write. The magic begins with a byte
+# that UTF-8 never uses, so it cannot occur inside a payload, and a reader that lost its way finds the next frame by looking for it.
 
-MAGIC = b"\xffLJ1"
+MAGIC = b"\xffLJ2"
 READ_BYTES = 2**17
 MAX_RECORDS = 900
 _HEADER = struct.Struct(">4sII")
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Record).decode
+_decode = msgspec.json.Decoder(list[Record]).decode
 _SUFFIX = ".journal"
 
 
@@ -114,8 +128,8 @@ class Position(NamedTuple):
     offset: int
 
 
-def frame(record: Record) -> bytes:
-    payload = _encode(record)
+def frame(*records: Record) -> bytes:
+    payload = _encode(records)
     return _HEADER.pack(MAGIC, len(payload), crc32(payload)) + payload
 
 
@@ -187,7 +201,7 @@ class Journal:
     def write(self, *records: Record) -> None:
         """All of `records` or none, in one `os.write`. Raises AccountingUnavailable."""
         try:
-            data = b"".join([frame(record) for record in records])
+            data = frame(*records)
         except UnicodeEncodeError as exc:
             raise _unavailable("a record holds text that is not Unicode") from exc
         if self._torn or (self._size and self._size + len(data) > self._segment_bytes):
@@ -240,7 +254,7 @@ def _unavailable(detail: str) -> AccountingUnavailable:
 
 
 class Damage(NamedTuple):
-    """Bytes from `start` up to, not including, `stop` of a segment that hold no readable record."""
+    """Bytes from `start` up to, not including, `stop` of a segment that hold no readable frame."""
 
     path: Path
     start: int
@@ -252,15 +266,15 @@ class Damage(NamedTuple):
 
 
 class SegmentRead(NamedTuple):
-    """`records` with the offset of each one's frame, and where to read on."""
+    """The records of each write with the offset of their frame, and where to read on."""
 
-    records: list[tuple[int, Record]]
+    writes: list[tuple[int, list[Record]]]
     next_offset: int
     damage: list[Damage]
 
 
 def read_segment(path: Path, offset: int = 0, *, end: int | None = None) -> SegmentRead:
-    """The next records from `offset` on: at most MAX_RECORDS and about READ_BYTES; call again until `next_offset` is `end`.
+    """The next writes from `offset` on: about MAX_RECORDS or READ_BYTES at most; call again until `next_offset` is `end`.
 
     `end` is how far the segment is known to be written, by default the file's size. A live writer's file must be read with
     an `end` from `Journal.committed`: a frame that is cut off by `end` counts as torn, and is skipped and reported.
@@ -284,22 +298,24 @@ def read_segment(path: Path, offset: int = 0, *, end: int | None = None) -> Segm
 
 def _scan(path: Path, data: bytes, base: int, last: bool) -> SegmentRead:
     """`base` is the offset of `data` in the file; `last` says that nothing follows it."""
-    records: list[tuple[int, Record]] = []
+    writes: list[tuple[int, list[Record]]] = []
     damage: list[Damage] = []
-    at = 0
-    while at < len(data) and len(records) < MAX_RECORDS:
+    at = count = 0
+    while at < len(data) and count < MAX_RECORDS:
         try:
             stop = _frame_end(data, at)
             if stop is None:
                 if not last:
                     break
                 raise ValueError("the record is cut off")
-            records.append((base + at, _decode(data[at + _HEADER.size : stop])))
+            records = _decode(data[at + _HEADER.size : stop])
+            writes.append((base + at, records))
+            count += len(records)
         except (ValueError, msgspec.MsgspecError) as exc:
             stop = _next_magic(data, at, last)
             damage.append(Damage(path, base + at, base + stop, str(exc)))
         at = stop
-    return SegmentRead(records, base + at, damage)
+    return SegmentRead(writes, base + at, damage)
 
 
 def _frame_end(data: bytes, at: int) -> int | None:

@@ -10,24 +10,22 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 from django.db import DataError, IntegrityError, connection, models, transaction
+from msgspec.structs import astuple
 
-from core.chat import Usage
 from monitoring.journal import AttemptOpened, AttemptSettled, Position, Record, RequestEnded
 from monitoring.models import RequestLog, UsageRecord
 
-_NO_USAGE = Usage()
 _ROW_FAULTS = (IntegrityError, DataError, OverflowError, ValueError, TypeError)
 
 # Of some 30 columns: well below the number of values that SQLite takes in one statement, 32,766.
 # A power of two, see `_batches`.
 _ROWS_PER_STATEMENT = 128
 
-# In the order of `Table.fields`; the moment, in wall seconds, comes last.
+# In the order of `Table.fields`; the moment, in wall seconds, comes first.
 Row = tuple[Any, ...]
 
 
@@ -43,13 +41,13 @@ NEVER_ENDED = Interruption("never_ended", "The gateway never recorded an end of 
 
 
 class Table(NamedTuple):
-    """How rows of one model are inserted: values in the order of `fields`, told apart by the unique `key`.
+    """How rows of one model are inserted: values in the order of `fields`, told apart by `key`, which is unique together.
 
     A field's column has its name: the ledger has no foreign keys.
     """
 
     model: type[models.Model]
-    key: str
+    key: tuple[str, ...]
     fields: tuple[str, ...]
 
     def sql_of_values(self, rows: int) -> str:
@@ -59,46 +57,32 @@ class Table(NamedTuple):
 
     def sql_of_json(self) -> str:
         """One statement for any number of rows, given as one JSON array of objects."""
-        return self._insert_sql(f"SELECT {self._names()} FROM json_populate_recordset(NULL::{self._name()}, %s::json)")
+        return self._insert_sql(f"SELECT {_names(self.fields)} FROM json_populate_recordset(NULL::{self._name()}, %s::json)")
 
     def _insert_sql(self, source: str) -> str:
-        key = connection.ops.quote_name(self.key)
-        return f"INSERT INTO {self._name()} ({self._names()}) {source} ON CONFLICT ({key}) DO NOTHING"
+        return f"INSERT INTO {self._name()} ({_names(self.fields)}) {source} ON CONFLICT ({_names(self.key)}) DO NOTHING"
 
     def _name(self) -> str:
         return connection.ops.quote_name(self.model._meta.db_table)
 
-    def _names(self) -> str:
-        return ", ".join(map(connection.ops.quote_name, self.fields))
+
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(map(connection.ops.quote_name, columns))
 
 
-# The first group of each table is read off its record by name; what must be computed comes last.
-_OPENED = (
-    *("attempt_id", "request_id", "attempt", "team_id", "team_name", "key_id", "key_name"),
-    *("provider_id", "provider_name", "alias", "model_id", "streamed", "config_version"),
-)
-_SETTLED = (
-    *("status", "provider_key_id", "error_code", "vendor_status", "finish_reason"),
-    *("cost_micros", "currency", "price_id", "duration_ms", "first_token_ms"),
-)
-_BUCKETS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-_ENDED = tuple(name for name in RequestEnded.__struct_fields__ if name != "started_at")
-USAGE = Table(UsageRecord, "attempt_id", (*_OPENED, *_SETTLED, *_BUCKETS, "usage_source", "started_at"))
-REQUESTS = Table(RequestLog, "request_id", (*_ENDED, "started_at"))
-_opened_values = attrgetter(*_OPENED)
-_settled_values = attrgetter(*_SETTLED)
-_ended_values = attrgetter(*_ENDED)
+# Records hold their columns in a row, behind what only pairing and replay need.
+_OPENED = slice(AttemptOpened.__struct_fields__.index("started_at"), None)
+_SETTLED = slice(AttemptSettled.__struct_fields__.index("status"), None)
+USAGE = Table(UsageRecord, ("request_id", "attempt"), AttemptOpened.__struct_fields__[_OPENED] + AttemptSettled.__struct_fields__[_SETTLED])
+REQUESTS = Table(RequestLog, ("request_id",), RequestEnded.__struct_fields__)
 
 
 def usage_row(opened: AttemptOpened, settled: AttemptSettled) -> Row:
-    usage = settled.usage or _NO_USAGE
-    source = "none" if settled.usage is None else "estimated" if usage.estimated else "vendor"
-    buckets = (usage.input, usage.cached_input, usage.cache_write, usage.output, usage.reasoning)
-    return (*_opened_values(opened), *_settled_values(settled), *buckets, source, opened.started_at)
+    return astuple(opened)[_OPENED] + astuple(settled)[_SETTLED]
 
 
 def request_row(ended: RequestEnded) -> Row:
-    return (*_ended_values(ended), ended.started_at)
+    return astuple(ended)
 
 
 def _moment(wall_s: float) -> datetime:
@@ -127,21 +111,21 @@ class Books:
     """Pairs each attempt's opening with its settlement, and knows which attempts and requests have not ended yet."""
 
     def __init__(self) -> None:
-        self._attempts: dict[str, Unfinished] = {}
+        self._attempts: dict[tuple[str, int], Unfinished] = {}
         self._requests: dict[str, Unfinished] = {}
 
     def take(self, position: Position, record: Record) -> tuple[Table, Row] | AttemptSettled | None:
         """A row that is now complete, None where none is, or the settlement itself where its opening was never read."""
         if isinstance(record, AttemptOpened):
-            self._attempts[record.attempt_id] = Unfinished(position, record)
+            attempt = self._attempts[record.request_id, record.attempt] = Unfinished(position, record)
             begun = self._requests.get(record.request_id)
-            self._requests[record.request_id] = Unfinished(begun.position if begun else position, record)
+            self._requests[record.request_id] = Unfinished(begun.position, record) if begun else attempt
             return None
         if isinstance(record, RequestEnded):
             self._requests.pop(record.request_id, None)
             return REQUESTS, request_row(record)
-        attempt = self._attempts.pop(record.attempt_id, None)
-        return (USAGE, usage_row(attempt.opened, record)) if attempt else record
+        opening = self._attempts.pop((record.request_id, record.attempt), None)
+        return (USAGE, usage_row(opening.opened, record)) if opening else record
 
     def oldest(self) -> Position | None:
         """Where the oldest unfinished attempt or request begins; reading again from there forgets nothing."""
@@ -157,20 +141,31 @@ class Books:
         return rows
 
 
-def _take_out(kept: dict[str, Unfinished], begun_before: float) -> list[AttemptOpened]:
+def _take_out(kept: dict[Any, Unfinished], begun_before: float) -> list[AttemptOpened]:
     old = [key for key, unfinished in kept.items() if unfinished.opened.started_at < begun_before]
     return [kept.pop(key).opened for key in old]
 
 
 def _settlement(opened: AttemptOpened, why: Interruption) -> AttemptSettled:
     return AttemptSettled(
-        attempt_id=opened.attempt_id,
+        request_id=opened.request_id,
+        attempt=opened.attempt,
         status=UsageRecord.Status.INTERRUPTED.value,
         provider_key_id="",
         error_code=why.code,
         vendor_status=0,
         finish_reason="",
-        usage=Usage(input=opened.estimated_input_tokens, estimated=True),
+        usage_source=UsageRecord.Source.ESTIMATED.value,
+        input_tokens=opened.estimated_input_tokens,
+        cached_input_tokens=0,
+        cache_write_tokens=0,
+        cache_write_1h_tokens=0,
+        input_audio_tokens=0,
+        input_image_tokens=0,
+        output_tokens=0,
+        reasoning_tokens=0,
+        output_audio_tokens=0,
+        output_image_tokens=0,
         cost_micros=None,
         currency="",
         price_id="",
@@ -202,6 +197,7 @@ def _ending(opened: AttemptOpened, why: Interruption) -> RequestEnded:
         duration_ms=0,
         first_token_ms=None,
         config_version=opened.config_version,
+        dropped="",
     )
 
 
@@ -247,7 +243,7 @@ def _batches(rows: int) -> Iterator[slice]:
 
 def _execute_on_postgres(table: Table, rows: Sequence[Row]) -> int:
     """As JSON, one value a statement: the driver takes ten times as long over a statement with thousands of places."""
-    dicts = [dict(zip(table.fields, (*row[:-1], _moment(row[-1])), strict=True)) for row in rows]
+    dicts = [dict(zip(table.fields, (_moment(row[0]), *row[1:]), strict=True)) for row in rows]
     with connection.cursor() as cursor:
         cursor.execute(table.sql_of_json(), [msgspec.json.encode(dicts).decode()])
         return int(cursor.rowcount)
@@ -260,8 +256,8 @@ def _execute_on_sqlite(table: Table, rows: Sequence[Row]) -> int:
     """
     values: list[Any] = []
     for row in rows:
-        values += row
-        values[-1] = _moment_text(row[-1])
+        values.append(_moment_text(row[0]))
+        values += row[1:]
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
         return int(connection.connection.execute(_sqlite_sql(table, len(rows)), values).rowcount)
@@ -305,6 +301,6 @@ def _text_limits(table: Table) -> list[tuple[int, int]]:
     return limits
 
 
-def known_attempts(attempt_ids: Iterable[str]) -> set[str]:
-    """Which of these are in the ledger. Raises DatabaseError."""
-    return set(UsageRecord.objects.filter(attempt_id__in=list(attempt_ids)).values_list("attempt_id", flat=True))
+def known_attempts(request_ids: Iterable[str]) -> set[tuple[str, int]]:
+    """Which attempts of these requests are in the ledger: (request id, number). Raises DatabaseError."""
+    return set(UsageRecord.objects.filter(request_id__in=list(request_ids)).values_list("request_id", "attempt"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.values import MutexValue
 
 from core.chat import Usage
 
@@ -36,19 +38,32 @@ CONFIG_ALARMS = Gauge("llm_config_alarms", "Configuration rows that cannot be us
 Add = Callable[[float], None]
 
 
-def _adder(child: Counter | Gauge) -> Add:
+class LoopValue(MutexValue):
+    """A value that the event loop alone adds to: nobody to keep out with a lock, which costs more than the adding."""
+
+    def inc(self, amount: float) -> None:
+        self._value += amount
+
+
+def _add_to(value: Any) -> Add:
     """The counter's own value, past three calls that look for labels, signs and exemplars which cannot be there.
 
     prometheus_client's inside, so its version is pinned, and a test compares what comes out. The value is the same
-    object that every process of several shares through files.
+    object that is read for /metrics; of several processes, each adds to a file, and keeps that kind of value.
     """
-    add: Add = child._value.inc
+    if type(value) is MutexValue:
+        value.__class__ = LoopValue
+    add: Add = value.inc
     return add
 
 
+def _adder(child: Counter | Gauge) -> Add:
+    return _add_to(child._value)
+
+
 def _observer(child: Histogram) -> Add:
-    bounds, total = child._upper_bounds, child._sum.inc
-    buckets = [bucket.inc for bucket in child._buckets]
+    bounds, total = child._upper_bounds, _add_to(child._sum)
+    buckets = [_add_to(bucket) for bucket in child._buckets]
 
     def observe(amount: float) -> None:
         total(amount)
@@ -84,7 +99,7 @@ class TargetMetrics:
 
     def charged(self, usage: Usage, cost_micros: int | None, currency: str) -> None:
         self._input_tokens(usage.prompt_tokens)
-        self._output_tokens(usage.output)
+        self._output_tokens(usage.completion_tokens)
         if cost_micros:
             add = self._cost.get(currency)
             if add is None:

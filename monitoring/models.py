@@ -19,8 +19,7 @@ class UsageRecord(models.Model):
         ESTIMATED = "estimated", "Estimated"
         NONE = "none", "None"
 
-    attempt_id = models.CharField(max_length=48, unique=True)
-    request_id = models.CharField(max_length=40, db_index=True)
+    request_id = models.CharField(max_length=40)
     attempt = models.PositiveSmallIntegerField()
     started_at = models.DateTimeField()
     team_id = models.CharField(max_length=36, blank=True)
@@ -40,8 +39,13 @@ class UsageRecord(models.Model):
     input_tokens = models.PositiveBigIntegerField(default=0)
     cached_input_tokens = models.PositiveBigIntegerField(default=0)
     cache_write_tokens = models.PositiveBigIntegerField(default=0)
+    cache_write_1h_tokens = models.PositiveBigIntegerField(default=0)
+    input_audio_tokens = models.PositiveBigIntegerField(default=0)
+    input_image_tokens = models.PositiveBigIntegerField(default=0)
     output_tokens = models.PositiveBigIntegerField(default=0)
     reasoning_tokens = models.PositiveBigIntegerField(default=0)
+    output_audio_tokens = models.PositiveBigIntegerField(default=0)
+    output_image_tokens = models.PositiveBigIntegerField(default=0)
     usage_source = models.CharField(max_length=12, choices=Source.choices)
     cost_micros = models.BigIntegerField(null=True, help_text="Millionths of the currency; empty = price unknown.")
     currency = models.CharField(max_length=3, blank=True)
@@ -52,10 +56,11 @@ class UsageRecord(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["-started_at"], name="usage_started")]
+        constraints = [models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_attempt")]
+        indexes = [models.Index(fields=["started_at"], name="usage_started")]
 
     def __str__(self) -> str:
-        return self.attempt_id
+        return f"{self.request_id}-{self.attempt}"
 
 
 class RequestLog(models.Model):
@@ -82,13 +87,18 @@ class RequestLog(models.Model):
     duration_ms = models.PositiveIntegerField(default=0)
     first_token_ms = models.PositiveIntegerField(null=True)
     config_version = models.PositiveBigIntegerField(default=0)
+    dropped = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="What the client asked for and the vendor did not get: parameters by name, messages by place.",
+    )
 
     class Meta:
         verbose_name = "request"
         ordering = ["-id"]
         indexes = [
-            models.Index(fields=["-started_at"], name="request_started"),
-            models.Index(fields=["key_id", "-id"], name="request_key"),
+            models.Index(fields=["started_at"], name="request_started"),
+            models.Index(fields=["key_id", "id"], name="request_key"),
         ]
 
     def __str__(self) -> str:

@@ -20,11 +20,12 @@ GROUPS: dict[str, Any] = {
     "model": F("alias"),
 }
 MAX_ROWS = 10_000
-_TOKENS = {
-    "input_tokens": "input_tokens",
-    "cached_tokens": "cached_input_tokens",
-    "cache_write_tokens": "cache_write_tokens",
-    "output_tokens": "output_tokens",
+# The ledger's buckets are disjoint; here they are put together by direction and by what makes them cheap or dear.
+_TOKENS: dict[str, Any] = {
+    "input_tokens": F("input_tokens") + F("input_audio_tokens") + F("input_image_tokens"),
+    "cached_tokens": F("cached_input_tokens"),
+    "cache_write_tokens": F("cache_write_tokens") + F("cache_write_1h_tokens"),
+    "output_tokens": F("output_tokens") + F("reasoning_tokens") + F("output_audio_tokens") + F("output_image_tokens"),
 }
 
 

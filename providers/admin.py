@@ -18,7 +18,7 @@ from unfold.decorators import action, display
 from monitoring.pages import Pages, SavesThroughService, show_refusal
 from providers import services
 from providers.adapters import registry
-from providers.forms import OPTION_PREFIX, AddKeyForm, ProviderForm, RotateKeyForm, option_fields, provider_form
+from providers.forms import OPTION_PREFIX, AddKeyForm, ProviderForm, RotateKeyForm, TestConnectionForm, option_fields, provider_form
 from providers.models import Provider, ProviderKey
 
 _LIMITS = ("max_concurrency", "rate_type", ("rate_capacity", "rate_refill_per_s"))
@@ -128,7 +128,9 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
         try:
             if change:
                 stored = Provider.objects.get(pk=obj.pk)
-                services.update_provider(stored, {**fields, **columns}, secrets or None)
+                # `save_formset` tells when keys go with the old address.
+                replaced = secrets if secrets or services.moves(stored, fields) else None
+                services.update_provider(stored, {**fields, **columns}, replaced)
             else:
                 obj.pk = services.create_provider(**fields, secrets=secrets, **columns).pk
         except ValidationError as refused:
@@ -164,8 +166,10 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     @action(description="Test connection", permissions=["test"], icon="network_check", url_path="test")
     def test_connection(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
-        report = services.test_connection(provider) if request.method == "POST" else None
-        return self.page(request, "test_connection.html", provider, "Test connection", report=report)
+        form, report = TestConnectionForm(provider, request.POST or None), None
+        if form.is_valid():
+            report = services.test_connection(provider, form.cleaned_data["model"])
+        return self.page(request, "test_connection.html", provider, "Test connection", form=form, report=report)
 
     @action(description="Sync models", permissions=["sync"], icon="sync", url_path="sync")
     def sync_models(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:

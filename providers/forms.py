@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString
 from unfold.widgets import (
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
@@ -20,7 +22,7 @@ from monitoring.pages import RefusableForm
 from providers.adapters import registry
 from providers.adapters.base import FormField
 from providers.models import Provider, ProviderKey
-from providers.services import MAX_SECRET_CHARACTERS
+from providers.services import MAX_SECRET_CHARACTERS, TESTABLE
 
 OPTION_PREFIX = "option_"
 
@@ -36,13 +38,25 @@ class SecretLinesWidget(UnfoldAdminTextareaWidget):
 
 
 def option_fields() -> dict[str, tuple[FormField, list[str]]]:
-    """Every declared option that is no secret and no column → (its declaration, the provider types that have it)."""
+    """Every declared option that is no secret and no column → (its declaration, the provider types that have it).
+
+    By the option's name; where two types mean different things by one name, the later type's own stands before it.
+    """
     found: dict[str, tuple[FormField, list[str]]] = {}
     for kind, _ in registry.kinds():
         for field in registry.form(kind):
-            if not field.secret and field.name != "base_url":
-                found.setdefault(field.name, (field, []))[1].append(kind)
+            if field.secret or field.name == "base_url":
+                continue
+            same = found.setdefault(field.name, (field, []))[0] == field
+            found.setdefault(field.name if same else f"{kind}_{field.name}", (field, []))[1].append(kind)
     return found
+
+
+def _help_for_chosen_type(general: str, concerns: Callable[[FormField], bool]) -> SafeString:
+    """`general`, then what the chosen type's declaration says of the field; an expression that runs in the browser chooses."""
+    own = [(kind, field.help_text) for kind, _ in registry.kinds() for field in registry.form(kind) if concerns(field) and field.help_text]
+    shown = format_html_join("", '<span x-show="provider_type === \'{}\'" style="display: none"> <strong>{}</strong></span>', own)
+    return format_html("{}{}", general, shown)
 
 
 def _kind_choices() -> Iterator[tuple[str, str]]:
@@ -81,29 +95,40 @@ class ProviderForm(RefusableForm, forms.ModelForm):
         if not self.instance._state.adding:
             self.fields["new_keys"].label = "New API keys"
             self.fields["new_keys"].help_text = "One per line. They replace every key below. For a single one: More, at the top."
-        for name, value in self.instance.options.items():
-            self.initial[OPTION_PREFIX + name] = value if isinstance(value, str) else json.dumps(value)
+        for name, concerns in (("base_url", _is_address), ("new_keys", _is_secret)):
+            if name in self.fields:
+                self.fields[name].help_text = _help_for_chosen_type(str(self.fields[name].help_text), concerns)
+        for name, field in self._options_of(self.instance.provider_type):
+            value = self.instance.options.get(field.name)
+            if value is not None:
+                self.initial[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     def clean(self) -> dict[str, Any]:
         """Hands the options to the row, whose own `clean` runs next and judges the whole."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         kind = cleaned.get("provider_type")
         self.instance.options = {}
-        for field in registry.form(kind) if kind else ():
-            name = OPTION_PREFIX + field.name
+        for name, field in self._options_of(kind):
             text = cleaned.get(name, "")
             if field.required and name in self.fields and not text:
                 self.add_error(name, f"A provider of type {kind} needs this.")
             elif text:
-                self._set_option(field.name, text)
+                self._set_option(name, field, text)
         return cleaned
 
-    def _set_option(self, name: str, text: str) -> None:
-        """Text, or what it spells in JSON where it begins like an object or a list."""
+    def _options_of(self, kind: str | None) -> list[tuple[str, FormField]]:
+        """(name of the form's field, its declaration) of the options that this type has."""
+        return [(OPTION_PREFIX + name, field) for name, (field, kinds) in option_fields().items() if kind in kinds]
+
+    def _set_option(self, name: str, field: FormField, text: str) -> None:
         try:
-            self.instance.options[name] = json.loads(text) if text.startswith(("{", "[")) else text
+            value = json.loads(text) if field.mapping else text
         except ValueError:
-            self.add_error(OPTION_PREFIX + name, 'This is not JSON. Write for example {"gpt-4o": "my-deployment"}.')
+            value = None
+        if refusal := field.refusal(value):
+            self.add_error(name, refusal)
+        else:
+            self.instance.options[field.name] = value
 
     def _update_errors(self, errors: ValidationError) -> None:
         """The row knows `options` only as a whole: that goes above the form, unless a field has said it better already."""
@@ -121,18 +146,24 @@ class ProviderForm(RefusableForm, forms.ModelForm):
 
 def provider_form() -> type[ProviderForm]:
     """ProviderForm with one field for each option that any provider type declares."""
-    fields = {
-        OPTION_PREFIX + name: forms.CharField(
-            label=field.label,
-            required=False,
-            max_length=10_000,
-            initial=field.default,
-            help_text=field.help_text,
-            widget=UnfoldAdminTextInputWidget,
-        )
-        for name, (field, _) in option_fields().items()
-    }
+    fields = {OPTION_PREFIX + name: _option(field) for name, (field, _) in option_fields().items()}
     return type("ProviderForm", (ProviderForm,), fields)
+
+
+def _option(field: FormField) -> forms.Field:
+    common: dict[str, Any] = {"label": field.label, "required": False, "initial": field.default, "help_text": escape(field.help_text)}
+    if field.choices:
+        unsaid = () if field.default else (("", "—"),)
+        return forms.ChoiceField(choices=(*unsaid, *field.choices), widget=UnfoldAdminSelectWidget, **common)
+    return forms.CharField(max_length=10_000, widget=UnfoldAdminTextInputWidget, **common)
+
+
+def _is_address(field: FormField) -> bool:
+    return field.name == "base_url"
+
+
+def _is_secret(field: FormField) -> bool:
+    return field.secret
 
 
 def _secret(help_text: str) -> forms.CharField:
@@ -154,6 +185,19 @@ class AddKeyForm(forms.Form):
         help_text="To tell your keys apart, e.g. the account it is from.",
     )
     new_secret = _secret("It is stored encrypted and never shown again.")
+
+
+class TestConnectionForm(forms.Form):
+    """Which model to ask; the first in order of priority, where nothing is chosen."""
+
+    __test__ = False  # no test case, whatever pytest makes of its name
+    model = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget, help_text="What is found is written down at this model.")
+
+    def __init__(self, provider: Provider, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        rows = provider.models.filter(model_type__in=TESTABLE).order_by("alias").values_list("alias", flat=True)
+        choices = [("", "the first that is offered"), *((alias, alias) for alias in dict.fromkeys(rows))]
+        self.fields["model"].choices = choices  # type: ignore[attr-defined]
 
 
 class _KeyChoice(forms.ModelChoiceField):

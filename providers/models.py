@@ -125,6 +125,8 @@ class Provider(models.Model):
             errors["options"] = f"This vendor type needs {', '.join(missing)}."
         if unknown := sorted(set(self.options) - {field.name for field in form}):
             errors["options"] = f"This vendor type has no option {', '.join(unknown)}."
+        if refused := registry.refusals(self.provider_type, self.options):
+            errors["options"] = " ".join(f"{name}: {sentence}" for name, sentence in refused.items())
         return errors
 
 

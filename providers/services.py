@@ -12,13 +12,13 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from core.config import BreakerSpec, KeySpec, ProviderSpec, RateSpec, TimeoutSpec
+from core.config import BreakerSpec, KeySpec, ModelSpec, ProviderSpec, RateSpec, TimeoutSpec
 from core.errors import ConfigurationError
 from core.secrets import CannotOpen, origin
 from providers import connection
 from providers.adapters import registry
-from providers.connection import ConnectionReport
 from providers.models import Provider, ProviderKey
+from providers.report import ConnectionReport
 
 WRITABLE = (
     "name",
@@ -39,6 +39,7 @@ WRITABLE = (
 )
 MAX_SECRET_CHARACTERS = 500
 MAX_KEYS = 100
+TESTABLE = ("chat", "embedding")
 
 
 def spec_of(provider: Provider, keys: Iterable[ProviderKey]) -> ProviderSpec:
@@ -87,10 +88,11 @@ def create_provider(
 
 
 def update_provider(provider: Provider, changes: Mapping[str, Any], secrets: Sequence[str] | None = None) -> Provider:
-    """Sets `changes` by column name; `secrets` replaces every stored key.
+    """Sets `changes` by column name; `secrets` replaces every stored key, () does away with them.
 
     A key is sealed for the address it was entered for. Where the address moves to another host, the stored keys are of no
-    use any more: new ones are asked for, so that a changed address cannot carry off an old key. Raises ValidationError.
+    use any more: `secrets` must say what becomes of them, so that a changed address cannot carry off an old key and none
+    is lost in silence. Raises ValidationError.
     """
     _refuse_unknown(changes)
     _check_secrets(secrets or ())
@@ -100,16 +102,22 @@ def update_provider(provider: Provider, changes: Mapping[str, Any], secrets: Seq
         for column, value in changes.items():
             setattr(provider, column, value)
         provider.full_clean()
-        moved = origin(stored.address) != origin(provider.address)
-        if moved and not secrets and stored.keys.exists() and needs_key(provider.provider_type):
-            raise ValidationError({"base_url": "The stored keys belong to the old address: enter the key again with the new one."})
+        if origin(stored.address) != origin(provider.address) and not secrets and stored.keys.exists():
+            _refuse_orphans(provider, dropped=secrets is not None)
         if changes:
             provider.save(update_fields=[*changes, "updated_at"])
-        if moved or secrets is not None:
+        if secrets is not None:
             for key in stored.keys.all():
                 key.delete()
         _seal_all(provider, secrets or ())
     return provider
+
+
+def moves(provider: Provider, changes: Mapping[str, Any]) -> bool:
+    """Whether `changes` take the stored row `provider` to another host, where its keys do not open."""
+    names = ("base_url", "provider_type")
+    there = Provider(**{name: changes.get(name, getattr(provider, name)) for name in names})
+    return origin(provider.address) != origin(there.address)
 
 
 def disable_provider(provider: Provider) -> None:
@@ -143,8 +151,18 @@ def rotate_key(key: ProviderKey, plaintext: str) -> ProviderKey:
     return key
 
 
-def test_connection(provider: Provider) -> ConnectionReport:
-    """A real, short conversation with the vendor; see `providers.connection.try_out`. Raises nothing the vendor can cause."""
+def delete_key(key: ProviderKey) -> None:
+    """The last one may go too: the provider then shows that it has none."""
+    key.delete()
+
+
+def test_connection(provider: Provider, model: str = "") -> ConnectionReport:  # noqa: PT028  (no test, in spite of its name)
+    """A real, short conversation with the vendor; see `providers.connection.try_out`. Raises nothing the vendor can cause.
+
+    `model`: whom to ask, by alias or by the vendor's id, which need not be a row yet; "" = the first in order of priority.
+    What was found is written down at the model. Raises ValidationError on `model` where it is no model for text.
+    """
+    models = _to_be_tried(provider, model)
     report = ConnectionReport()
     try:
         spec = spec_of(provider, provider.keys.all())
@@ -154,9 +172,9 @@ def test_connection(provider: Provider) -> ConnectionReport:
     if not spec.keys and needs_key(provider.provider_type):
         report.add("key", "fail", "This vendor needs a key, and none that is switched on is stored.")
         return report
-    # By the name of the reverse relation: models_registry builds on this package and is not imported here.
-    models = provider.models.filter(is_active=True, model_type="chat")
-    return connection.try_out(spec, models.order_by("priority", "alias").values_list("model_id", flat=True))
+    report = connection.try_out(spec, models)
+    _write_down(provider, report)
+    return report
 
 
 def list_vendor_models(provider: Provider) -> list[str]:
@@ -170,6 +188,53 @@ def list_vendor_models(provider: Provider) -> list[str]:
 def needs_key(provider_type: str) -> bool:
     """Whether this vendor type cannot be called without a credential. Raises ConfigurationError for an unknown one."""
     return any(field.secret and field.required for field in registry.form(provider_type))
+
+
+def _to_be_tried(provider: Provider, model: str) -> list[ModelSpec]:
+    """Candidates, best first: chat models before embedding models. A `model` that is no row is one candidate all the same."""
+    # By the name of the reverse relation: models_registry builds on this package and is not imported here.
+    rows = provider.models.order_by("priority", "alias")
+    if model:
+        named = rows.filter(alias=model).first() or rows.filter(model_id=model).first()
+        if named is not None and named.model_type not in TESTABLE:
+            raise ValidationError({"model": f"Only chat and embedding models can be tested; this one is of type {named.model_type}."})
+        return [_model_spec(named)] if named else [ModelSpec("", model, model, str(provider.id))]
+    for model_type in TESTABLE:
+        if found := list(rows.filter(is_active=True, model_type=model_type)):
+            return [_model_spec(row) for row in found]
+    return []
+
+
+def _model_spec(row: Any) -> ModelSpec:
+    """As far as a connection test needs it. What the vendor cannot take is refused and reported there, never dropped."""
+    return ModelSpec(
+        id=str(row.id),
+        alias=row.alias,
+        model_id=row.model_id,
+        provider_id=str(row.provider_id),
+        model_type=row.model_type,
+        max_output_tokens=row.max_output_tokens,
+    )
+
+
+def _write_down(provider: Provider, report: ConnectionReport) -> None:
+    """At every row of the model that was tried: its aliases are one model at the vendor."""
+    with transaction.atomic():
+        for row in provider.models.select_for_update().filter(model_id=report.model):
+            row.tested, row.tested_at = report.tested(), timezone.now()
+            if isinstance(row.capabilities, list):
+                row.capabilities = report.capabilities(row.capabilities)
+            row.save(update_fields=["tested", "tested_at", "capabilities", "updated_at"])
+
+
+def _refuse_orphans(provider: Provider, *, dropped: bool) -> None:
+    """The address moves to another host and the keys cannot. Raises ValidationError unless it was said that they may go."""
+    if needs_key(provider.provider_type):
+        raise ValidationError({"base_url": "The stored keys belong to the old address: enter the key again with the new one."})
+    if not dropped:
+        raise ValidationError(
+            {"base_url": "The stored keys belong to the old address: enter a key for the new one, or say that the keys are to be dropped."}
+        )
 
 
 def _set_active(provider: Provider, active: bool) -> None:

@@ -139,6 +139,8 @@ def _model_spec(row: LLMModel) -> ModelSpec:
         capabilities=msgspec.convert(row.capabilities, tuple[str, ...]),
         prices=tuple(_price_spec(price) for price in row.prices.all()),
         created=int(row.created_at.timestamp()),
+        drop_params=row.unsupported_params == LLMModel.OnUnsupported.DROP,
+        truncate=row.over_long == LLMModel.OnOverLong.TRUNCATE,
     )
 
 
@@ -152,6 +154,12 @@ def _price_spec(row: Price) -> PriceSpec:
         cached_input=row.cached_input_micros,
         cache_write=row.cache_write_micros,
         output=row.output_micros,
+        cache_write_1h=row.cache_write_1h_micros,
+        reasoning=row.reasoning_micros,
+        input_audio=row.input_audio_micros,
+        input_image=row.input_image_micros,
+        output_audio=row.output_audio_micros,
+        output_image=row.output_image_micros,
     )
 
 

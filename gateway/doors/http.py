@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from core.chat import ChatRequest
+from core.chat import ChatRequest, Dialect
 from core.config import CallerSpec
+from core.deadlines import Deadlines
 from core.errors import (
     BodyTooLarge,
     BudgetExhausted,
@@ -53,6 +54,7 @@ class Gateway(msgspec.Struct, eq=False):
     max_body_bytes: int
     body_timeout_s: float
     pipeline: Pipeline | None = None
+    unwatched: Deadlines = msgspec.field(default_factory=lambda: Deadlines(_WATCH_AFTER_S))
     not_ready_because: str = "the gateway is starting"
 
     def live(self) -> Pipeline:
@@ -67,11 +69,12 @@ class Gateway(msgspec.Struct, eq=False):
         return admission.identify(view.snapshot, self.pepper, presented, self.live().clock.wall())
 
 
-class Dialect(Protocol):
-    """A client dialect: a module with these."""
+class DoorDialect(Dialect, Protocol):
+    """A client dialect as a door needs it: a module with these, and two more where it wants them.
 
-    NAME: str
-    DONE: bytes
+    `FORWARDED`: request headers that pass to a vendor of the same dialect, names in lower case, in `ChatRequest.headers`.
+    `REQUEST_ID_HEADER`: what its clients look for beside `x-request-id`.
+    """
 
     def parse(self, body: bytes) -> ChatRequest: ...
     def error_body(self, error: GatewayError) -> bytes: ...
@@ -81,9 +84,11 @@ class Dialect(Protocol):
 class GenerationDoor:
     """POST a body, get an answer or a stream of one, in `dialect`."""
 
-    def __init__(self, gateway: Gateway, dialect: Dialect) -> None:
+    def __init__(self, gateway: Gateway, dialect: DoorDialect) -> None:
         self._gateway = gateway
         self._dialect = dialect
+        self._forwarded: frozenset[bytes] = getattr(dialect, "FORWARDED", frozenset())
+        self._id_header = _id_header(dialect)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, caller = "", None
@@ -94,7 +99,7 @@ class GenerationDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             body = await read_body(scope, receive, self._gateway)
-            request = self._dialect.parse(body)
+            request = self.read(body, scope, view, caller)
         except GatewayError as error:
             if caller is None:
                 metrics.ERRORS.labels(error.code).inc()
@@ -102,19 +107,55 @@ class GenerationDoor:
                 Generation(pipeline, view, caller, _unread(self._dialect), request_id).end(error)
             await refuse(receive, send, error, request_id, self._dialect)
             return
-        await _Exchange(Generation(pipeline, view, caller, request, request_id), self._dialect, send).run(receive, request.stream)
+        if self._forwarded:
+            request.headers = forwarded(scope, self._forwarded)
+        exchange = _Exchange(
+            Generation(pipeline, view, caller, request, request_id), self._dialect, send, self._id_header, self._gateway.unwatched
+        )
+        await exchange.run(receive, request.stream)
+
+    def read(self, body: bytes, scope: Scope, view: View, caller: CallerSpec) -> ChatRequest:
+        """For doors whose URL or caller says what the body does not to override. Raises InvalidRequest."""
+        return self._dialect.parse(body)
 
 
-def _unread(dialect: Dialect) -> ChatRequest:
-    return ChatRequest(dialect=dialect.NAME, model="", stream=False, wants_usage=False, max_output_tokens=None, body_bytes=0, fields={})
+def forwarded(scope: Scope, names: frozenset[bytes]) -> tuple[tuple[str, str], ...]:
+    """The request's headers of these names, as `ChatRequest.headers` wants them."""
+    return tuple((name.decode(), value.decode("latin-1")) for name, value in scope["headers"] if name in names)
+
+
+def _id_header(dialect: DoorDialect) -> bytes:
+    name: bytes = getattr(dialect, "REQUEST_ID_HEADER", b"")
+    return name
+
+
+def _unread(dialect: DoorDialect) -> ChatRequest:
+    return ChatRequest(dialect=dialect, model="", stream=False, wants_usage=False, max_output_tokens=None, body_bytes=0, fields={})
 
 
 class _Exchange:
     """One generation on its way to one client."""
 
-    __slots__ = ("_client_gone", "_dialect", "_generation", "_over", "_send", "_started", "_watching")
+    __slots__ = (
+        *(
+            "_client_gone",
+            "_dialect",
+            "_generation",
+            "_id_header",
+            "_over",
+            "_receive",
+            "_send",
+            "_started",
+            "_task",
+            "_unwatched",
+            "_watching",
+        ),
+        "due_s",
+    )
 
-    def __init__(self, generation: Generation, dialect: Dialect, send: Send) -> None:
+    def __init__(self, generation: Generation, dialect: DoorDialect, send: Send, id_header: bytes, unwatched: Deadlines) -> None:
+        self._id_header = id_header
+        self._unwatched = unwatched
         self._generation = generation
         self._dialect = dialect
         self._send = send
@@ -126,7 +167,9 @@ class _Exchange:
     async def run(self, receive: Receive, stream: bool) -> None:
         task = asyncio.current_task()
         assert task is not None
-        watch = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start_watch, receive, task)
+        loop = asyncio.get_running_loop()
+        self._receive, self._task, self.due_s = receive, task, loop.time() + _WATCH_AFTER_S
+        self._unwatched.add(self, loop)
         generation = self._generation
         try:
             await generation.start()
@@ -146,34 +189,42 @@ class _Exchange:
             await self._fail(fault)
         finally:
             self._over = True
-            watch.cancel()
+            self._unwatched.discard(self)
             if self._watching is not None:
                 self._watching.cancel()
 
     async def _whole(self) -> None:
         answer = self._generation.answer
         self._generation.end(None)
-        await respond(self._send, 200, [JSON, *self._generation.headers()], answer.body)
+        await respond(self._send, 200, [JSON, *self._headers()], answer.body)
 
     async def _stream(self) -> None:
         send, generation = self._send, self._generation
         self._started = True
-        await send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *generation.headers()]})
+        await send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *self._headers()]})
         while piece := await generation.next_piece():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         generation.end(None)
-        await send({"type": "http.response.body", "body": self._dialect.DONE})
+        await send({"type": "http.response.body", "body": generation.tail})
 
     async def _fail(self, error: GatewayError) -> None:
         """A status while there is none yet, an event of the stream afterwards."""
+        error.request_id = self._generation.request_id
         if self._started:
             await self._send({"type": "http.response.body", "body": self._dialect.stream_error(error)})
         else:
-            headers = [*error_headers(error), *self._generation.headers()]
+            headers = [*error_headers(error), *self._headers()]
             await respond(self._send, error.http_status, headers, self._dialect.error_body(error))
 
-    def _start_watch(self, receive: Receive, task: asyncio.Task[None]) -> None:
-        self._watching = asyncio.create_task(self._watch(receive, task))
+    def _headers(self) -> Headers:
+        headers = self._generation.headers()
+        if self._id_header:
+            headers.append((self._id_header, self._generation.request_id.encode()))
+        return headers
+
+    def overdue(self) -> None:
+        """See `core.deadlines.Due`: the answer takes its time, so the client is watched from now on."""
+        self._watching = asyncio.create_task(self._watch(self._receive, self._task))
 
     async def _watch(self, receive: Receive, task: asyncio.Task[None]) -> None:
         """Ends the request when its client leaves. The server also says `disconnect` to an answer that is complete."""
@@ -257,7 +308,7 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {limit} bytes, the limit here (LLM_MAX_BODY_BYTES).")
 
 
-async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: str, dialect: Dialect) -> None:
+async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: str, dialect: DoorDialect) -> None:
     """Answers a request whose body may be unread: takes in a bounded rest, so that the client gets to read why."""
     if isinstance(error, ClientGone):
         return
@@ -267,7 +318,8 @@ async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: 
     if isinstance(error, NotAuthenticated | MethodNotAllowed):
         await _discard(receive)
     if request_id:
-        headers.append((b"x-request-id", request_id.encode()))
+        error.request_id = request_id
+        headers += [(name, request_id.encode()) for name in (b"x-request-id", _id_header(dialect)) if name]
     await respond(send, error.http_status, headers, dialect.error_body(error))
 
 

@@ -1,7 +1,8 @@
-"""GET /v1/models: what this key may call, and nothing else."""
+"""GET /v1/models: what this key may call, and nothing else. Anthropic's clients, known by their version header, get its shape."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ from core.config import CallerSpec, PriceSpec
 from core.errors import GatewayError, UnknownModel
 from core.money import plain
 from gateway import admission
-from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, require_method, respond, respond_error
+from gateway.doors import anthropic_messages, openai_chat
+from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, refuse, require_method, respond
 from gateway.router import Target, View
 
 
@@ -20,6 +22,7 @@ class ModelsDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = ""
+        anthropic = anthropic_messages.speaks(scope["headers"])
         try:
             pipeline = self._gateway.live()
             request_id = pipeline.request_id()
@@ -28,24 +31,54 @@ class ModelsDoor:
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, "models")
             alias = scope["url_route"]["kwargs"].get("alias")
-            wall_s = pipeline.clock.wall()
-            value = _listed(view, caller, wall_s) if alias is None else _one(view, caller, alias, wall_s)
+            if alias is not None:
+                value = (_anthropic_model if anthropic else _model)(*_one(view, caller, alias), pipeline.clock.wall())
+            else:
+                value = (_anthropic_list if anthropic else _list)(_allowed(view, caller), pipeline.clock.wall())
         except GatewayError as error:
-            await respond_error(receive, send, error, request_id)
+            await refuse(receive, send, error, request_id, anthropic_messages if anthropic else openai_chat)
             return
         headers = [JSON, (b"x-request-id", request_id.encode()), (b"x-llm-config-version", b"%d" % view.snapshot.version)]
+        if anthropic:
+            headers.append((anthropic_messages.REQUEST_ID_HEADER, request_id.encode()))
         await respond(send, 200, headers, msgspec.json.encode(value))
 
 
-def _listed(view: View, caller: CallerSpec, wall_s: float) -> dict[str, Any]:
-    allowed = (alias for alias in sorted(view.targets) if caller.models is None or alias in caller.models)
-    return {"object": "list", "data": [_model(alias, view.targets[alias], wall_s) for alias in allowed]}
+Offered = tuple[str, tuple[Target, ...]]
 
 
-def _one(view: View, caller: CallerSpec, alias: str, wall_s: float) -> dict[str, Any]:
+def _allowed(view: View, caller: CallerSpec) -> list[Offered]:
+    return [(alias, view.targets[alias]) for alias in sorted(view.targets) if caller.models is None or alias in caller.models]
+
+
+def _one(view: View, caller: CallerSpec, alias: str) -> Offered:
     if alias not in view.targets or (caller.models is not None and alias not in caller.models):
         raise UnknownModel(f"The model {alias[:200]!r} does not exist for this key; GET /v1/models lists those that do.", param="model")
-    return _model(alias, view.targets[alias], wall_s)
+    return alias, view.targets[alias]
+
+
+def _list(offered: list[Offered], wall_s: float) -> dict[str, Any]:
+    return {"object": "list", "data": [_model(*one, wall_s) for one in offered]}
+
+
+def _anthropic_list(offered: list[Offered], wall_s: float) -> dict[str, Any]:
+    """One page, whatever its size was to be: `has_more` tells clients not to ask for another."""
+    data = [_anthropic_model(*one, wall_s) for one in offered]
+    return {"data": data, "has_more": False, "first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+
+
+def _anthropic_model(alias: str, targets: tuple[Target, ...], wall_s: float) -> dict[str, Any]:
+    """https://platform.claude.com/docs/en/api/models: a time of 1970 says that it is not known."""
+    first = targets[0].model
+    return {
+        "type": "model",
+        "id": alias,
+        "display_name": alias,
+        "created_at": datetime.fromtimestamp(first.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lifecycle": "active",
+        "max_input_tokens": first.context_window,
+        "max_tokens": first.max_output_tokens,
+    }
 
 
 def _model(alias: str, targets: tuple[Target, ...], wall_s: float) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest
+from core.chat import ChatRequest, Dialect
 from core.errors import GatewayError, InvalidRequest
+from gateway.doors import fields as bodies
+from gateway.doors.openai_reading import conversation
+from gateway.doors.openai_writing import stream_writer, whole
+
+__all__ = ["NAME", "SCOPE", "conversation", "error_body", "error_value", "parse", "stream_error", "stream_writer", "whole"]
 
 NAME = "openai"
-DONE = b"data: [DONE]\n\n"
+SCOPE = "chat"
 _MAX_TOKENS = 10_000_000
 _RESERVED = ("task_type", "models", "prompt", "cache")
 
@@ -49,25 +54,14 @@ class _Body(msgspec.Struct):
     user: str | None = None
 
 
+_this = cast(Dialect, sys.modules[__name__])
 _checked = msgspec.json.Decoder(_Body)
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _true, _with_usage = msgspec.Raw(b"true"), msgspec.Raw(b'{"include_usage":true}')
 
 
 def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. `force_stream`: whatever the body says, stream with usage."""
-    try:
-        body.decode()  # the decoder skips values that travel on, and would let broken UTF-8 through to the vendor
-        checked = _checked.decode(body)
-        fields = _fields.decode(body)
-    except UnicodeDecodeError:
-        raise InvalidRequest("The body is not valid UTF-8.") from None
-    except msgspec.ValidationError as exc:
-        raise _invalid(str(exc)) from None
-    except msgspec.DecodeError as exc:
-        raise InvalidRequest(f"The body is not valid JSON: {exc}.") from None
-    except RecursionError:
-        raise InvalidRequest("The JSON of the body is nested too deeply.") from None
+    checked, fields = bodies.read(body, _checked)
     for name in _RESERVED:
         if name in fields:
             raise InvalidRequest(f"{name!r} is not supported by this endpoint yet; leave it out.", param=name)
@@ -75,7 +69,7 @@ def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
         fields["stream"] = _true
         fields["stream_options"] = _with_usage
     return ChatRequest(
-        dialect=NAME,
+        dialect=_this,
         model=checked.model,
         stream=force_stream or bool(checked.stream),
         wants_usage=force_stream or (checked.stream_options is not None and checked.stream_options.include_usage),
@@ -83,20 +77,6 @@ def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
         body_bytes=len(body),
         fields=fields,
     )
-
-
-_AT = re.compile(r" - at `\$\.?(.*?)`$")
-_MISSING = re.compile(r"missing required field `(\w+)`")
-
-
-def _invalid(message: str) -> InvalidRequest:
-    """msgspec's sentence, with the path that it names moved to `param`."""
-    at, missing = _AT.search(message), _MISSING.search(message)
-    path = at.group(1) if at else ""
-    if missing:
-        path = f"{path}.{missing.group(1)}" if path else missing.group(1)
-    text = _AT.sub("", message)
-    return InvalidRequest(f"{path}: {text}." if path else f"{text}.", param=path or None)
 
 
 def error_value(error: GatewayError) -> dict[str, Any]:

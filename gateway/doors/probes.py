@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from core.errors import GatewayError, UnknownRoute
@@ -51,6 +54,19 @@ class ProviderHealth:
             "message": "Ready to answer." if target else "No active model is configured; add one in the admin.",
         }
         await respond(send, 200, [JSON], msgspec.json.encode(value))
+
+
+class Root:
+    """HEAD / is how Claude Code sees, without a key and before all else, that somebody is there. The rest is for `site`."""
+
+    def __init__(self, site: Callable[..., Any]) -> None:
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await respond(send, 200, [JSON], b"")
+        else:
+            await self._site(scope, receive, send)
 
 
 class Unknown:

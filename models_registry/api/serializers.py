@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from rest_framework import serializers
 
 from core.money import MAX_PRICE_PER_MILLION, plain
-from models_registry import services
+from models_registry import catalogue, services
 from models_registry.models import CURRENCY_VALIDATOR, LLMModel, Price
 from monitoring.api.bodies import Strict, StrictModel, in_body_words
 
@@ -22,7 +23,9 @@ class LLMModelSerializer(StrictModel):
         fields = (
             *("id", "provider", "model_id", "alias", "model_type", "is_active", "priority"),
             *("context_window", "max_output_tokens", "capabilities", "quality"),
+            *("unsupported_params", "over_long", "tested", "tested_at"),
         )
+        read_only_fields = ("tested", "tested_at")
 
     def update(self, instance: LLMModel, validated_data: dict[str, Any]) -> LLMModel:
         if "is_active" in validated_data:
@@ -41,12 +44,19 @@ class PerMillionSerializer(Strict):
     cached_input = _amount(required=False, help_text="Left out: as input.")
     cache_write = _amount(required=False, help_text="Left out: as input.")
     output = _amount(required=True, help_text='E.g. "10.00".')
+    cache_write_1h = _amount(required=False, help_text="Written to a cache that lives an hour. Left out: as cache_write.")
+    reasoning = _amount(required=False, help_text="Left out: as output.")
+    input_audio = _amount(required=False, help_text="Left out: as input.")
+    input_image = _amount(required=False, help_text="Left out: as input.")
+    output_audio = _amount(required=False, help_text="Left out: as output.")
+    output_image = _amount(required=False, help_text="Left out: as output.")
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         return {"per_million": super().to_internal_value(data)}
 
     def to_representation(self, price: Price) -> dict[str, str]:
-        return {bucket: plain(getattr(price, f"{bucket}_micros")) for bucket in services.BUCKETS}
+        amounts = {bucket: getattr(price, f"{bucket}_micros") for bucket in services.ALL_BUCKETS}
+        return {bucket: plain(micros) for bucket, micros in amounts.items() if micros is not None}
 
 
 class PriceSerializer(Strict):
@@ -65,8 +75,46 @@ class PriceSerializer(Strict):
             return services.set_price(**validated_data)
 
 
+class AcceptField(serializers.Field):
+    """true, false, or the ids of the models whose proposals are taken."""
+
+    def to_internal_value(self, data: Any) -> bool | dict[str, tuple[str, ...]]:
+        if isinstance(data, bool):
+            return data
+        if not isinstance(data, list) or not all(isinstance(model_id, str) for model_id in data):
+            raise serializers.ValidationError("Write true, false, or a list of the vendor's model ids.")
+        return dict.fromkeys(data, catalogue.FIELDS)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class AcceptFieldSchema(OpenApiSerializerFieldExtension):
+    target_class = AcceptField
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        return {"oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}], "default": False}
+
+
 class SyncRequestSerializer(Strict):
     apply = serializers.BooleanField(required=False, default=False, help_text="false: only show what would change.")
+    accept_proposals = AcceptField(
+        required=False, default=False, help_text="Which proposals are taken with it: all, none, or those of the models listed here."
+    )
+
+
+class ProposalSerializer(serializers.Serializer):
+    """What the offline catalogue would fill in where a model has nothing of its own: null, [] and {} = nothing."""
+
+    model_id = serializers.CharField()
+    context_window = serializers.IntegerField(allow_null=True)
+    max_output_tokens = serializers.IntegerField(allow_null=True)
+    capabilities = serializers.ListField(child=serializers.CharField())
+    per_million = serializers.DictField(child=serializers.CharField(), help_text="By bucket, as in a price; {} where there is a price.")
+    currency = serializers.CharField()
+    source = serializers.CharField(  # type: ignore[assignment]  # a field of that name, not the attribute of Field
+        help_text="Which catalogue, and how old its data are."
+    )
 
 
 class SyncDiffSerializer(serializers.Serializer):
@@ -74,3 +122,4 @@ class SyncDiffSerializer(serializers.Serializer):
     gone = serializers.ListField(child=serializers.CharField())
     changed = serializers.ListField(child=serializers.CharField())
     applied = serializers.BooleanField()
+    proposals = ProposalSerializer(many=True)

@@ -6,7 +6,7 @@ import uuid
 
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.exceptions import ErrorDetail, PermissionDenied, ValidationError
 from rest_framework.mixins import CreateModelMixin, ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -44,7 +44,8 @@ class PriceViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, Generic
 class SyncModelsView(APIView):
     """Compares a provider's models with the vendor's list; `{"apply": true}` takes the difference over.
 
-    502 where the vendor does not answer as it should; nothing is changed then.
+    `proposals` are what an offline catalogue knows of the models; they are taken only with `accept_proposals`, and only where
+    a model has nothing of its own. 502 where the vendor does not answer as it should; nothing is changed then.
     """
 
     permission_for = {"post": ("providers.sync_provider", "models_registry.add_llmmodel", "models_registry.change_llmmodel")}
@@ -54,9 +55,12 @@ class SyncModelsView(APIView):
         provider = get_object_or_404(Provider, pk=provider_id)
         wanted = SyncRequestSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
+        accept = wanted.validated_data["accept_proposals"]
+        if accept and not request.user.has_perm("models_registry.add_price"):
+            raise PermissionDenied("You may sync models, but not take proposals: they may hold prices.")
         try:
             with in_body_words():
-                difference = services.sync_models(provider, apply=wanted.validated_data["apply"])
+                difference = services.sync_models(provider, wanted.validated_data["apply"], accept)
         except GatewayError as error:
             # Not an exception of ours, so it is answered and not raised: nothing here needs to be reported as a crash.
             failed = {"code": error.code, "detail": error.message, "attr": None}

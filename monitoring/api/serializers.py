@@ -26,7 +26,8 @@ class UsageRecordSerializer(_Log):
         fields = read_only_fields = (
             *("request_id", "attempt", "started_at", "team", "team_id", "key", "key_id", "provider", "provider_id", "provider_key_id"),
             *("model", "model_id", "status", "error_code", "vendor_status", "finish_reason", "streamed"),
-            *("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "usage_source"),
+            *("input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "input_audio_tokens"),
+            *("input_image_tokens", "output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens", "usage_source"),
             *("cost", "currency", "price_id", "duration_ms", "first_token_ms", "config_version"),
         )
 
@@ -37,7 +38,7 @@ class RequestLogSerializer(_Log):
         fields = read_only_fields = (
             *("request_id", "started_at", "team", "team_id", "key", "key_id", "dialect", "provider", "model", "model_id", "streamed"),
             *("status_code", "error_code", "error_message", "attempts", "total_tokens", "cost", "currency"),
-            *("duration_ms", "first_token_ms", "config_version"),
+            *("duration_ms", "first_token_ms", "config_version", "dropped"),
         )
 
 

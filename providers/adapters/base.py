@@ -19,7 +19,11 @@ from core.secrets import Secret
 
 
 class FormField(msgspec.Struct, frozen=True):
-    """One field of the form an admin fills in for this vendor. Secret fields become ProviderKey rows, others `options`."""
+    """One field of the form an admin fills in for this vendor. Secret fields become ProviderKey rows, others `options`.
+
+    `base_url` is the one name that is a column of its own: declaring it puts this vendor's help beside the address.
+    `choices` are (value, label); without them any line of text will do, or, where `mapping` is set, a JSON object of texts.
+    """
 
     name: str
     label: str
@@ -27,6 +31,21 @@ class FormField(msgspec.Struct, frozen=True):
     required: bool = False
     secret: bool = False
     default: str = ""
+    choices: tuple[tuple[str, str], ...] = ()
+    mapping: bool = False
+
+    def refusal(self, value: object) -> str:
+        """Why an option cannot have this value, in a plain sentence; "" where it can. An empty text is no value at all."""
+        if value == "":
+            return ""
+        if self.mapping:
+            fits = isinstance(value, dict) and all(isinstance(text, str) and text for text in [*value, *value.values()])
+            return "" if fits else 'Write an object of names and texts, e.g. {"gpt-4o": "my-deployment"}.'
+        if self.choices:
+            values = [choice for choice, _ in self.choices]
+            return "" if value in values else f"Choose one of {', '.join(values)}."
+        # Options end up in headers and addresses.
+        return "" if isinstance(value, str) and value.isprintable() else "Write one line of text."
 
 
 class StreamReader(Protocol):
@@ -37,18 +56,20 @@ class StreamReader(Protocol):
     output_bytes: int
     content_started: bool
     done: bool
+    tail: bytes
+    """What tells the client that the answer is whole; known once `done`, sent when the books are settled."""
 
     def feed(self, data: bytes) -> bytes:
         """Whole events of the client's dialect that `data` completed; b"" where none is complete or all are withheld.
 
-        The vendor's end mark is swallowed (`done` becomes true): the door writes its own once the books are settled.
+        The vendor's end mark is swallowed (`done` becomes true): the door writes `tail` once the books are settled.
         Raises a GatewayError for an error event, broken JSON, a shape that is none, a line over the limit, or an end
         mark that comes before the end. What came before the bad event in the same read is in `salvaged`.
         """
         ...
 
-    def finish(self) -> None:
-        """The vendor closed the stream. Raises ProviderNonsense unless the answer is whole."""
+    def finish(self) -> bytes:
+        """The vendor closed the stream. What is left for the client before `tail`. Raises ProviderNonsense unless the answer is whole."""
         ...
 
     @property
@@ -58,19 +79,21 @@ class StreamReader(Protocol):
 
 
 class Adapter(Protocol):
-    """One vendor's wire. `dialect` is what its answers are written in, so that equal dialects pass bytes through."""
+    """One vendor's wire. Requests of the client dialects in `dialects` pass through, with their answers, byte for byte;
+    all others go through `core.conversation` and `core.events`."""
 
-    dialect: ClassVar[str]
+    dialects: ClassVar[frozenset[str]]
     form: ClassVar[tuple[FormField, ...]]
 
     def __init__(self, spec: ProviderSpec) -> None: ...
 
     def chat_call(self, request: ChatRequest, model: ModelSpec, secret: Secret | None) -> WireCall:
-        """The HTTP call for one generation. Raises InvalidRequest for a parameter this wire cannot carry."""
+        """The HTTP call for one generation. Raises InvalidRequest for a parameter this wire cannot carry, and for a dialect that has
+        no translation to it (embeddings, completions)."""
         ...
 
-    def read_answer(self, body: bytes) -> Answer:
-        """A whole, non-streamed answer. Raises ProviderNonsense, or the error that hides in a 200."""
+    def read_answer(self, body: bytes, request: ChatRequest) -> Answer:
+        """A whole, non-streamed answer, in the client's dialect. Raises ProviderNonsense, or the error that hides in a 200."""
         ...
 
     def stream_reader(self, request: ChatRequest) -> StreamReader: ...

@@ -1,147 +1,167 @@
 """The wire that most of the world speaks: `POST {base_url}/chat/completions`, as OpenAI defined it.
 
-Where both sides speak it, bytes pass through: a request changes only in `model` and `stream_options`, an answer only
-where it lacks a key that OpenAI's published schema requires.
+Where client and server speak one dialect, bytes pass through: a request changes only in `model`, `stream_options` and what
+the server's quirks demand, an answer only where a client of OpenAI's could not read it. Every other dialect is translated.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
 from core.chat import Answer, ChatRequest, WireCall
 from core.clock import SystemClock
 from core.config import ModelSpec, ProviderSpec
-from core.errors import GatewayError, InvalidRequest, ProviderFault, ProviderNonsense
+from core.errors import GatewayError, InvalidRequest, ProviderNonsense
 from core.outbound import Response, Transport
 from core.secrets import Secret
-from providers.adapters.base import FormField
-from providers.adapters.openai_errors import error_in_success, error_of_status
-from providers.adapters.openai_stream import INTERRUPTED, OpenAIStreamReader, Text, is_error, read_usage
+from providers.adapters import openai_wire
+from providers.adapters.base import FormField, StreamReader
+from providers.adapters.openai_answers import read_chat_answer
+from providers.adapters.openai_endpoints import ENDPOINTS, Endpoint, with_usage
+from providers.adapters.openai_errors import error_of_status
+from providers.adapters.openai_stream import OpenAIStreamReader
+from providers.adapters.quirks import CHAT, EMBEDDINGS, Quirks
+from providers.adapters.translated import Leftovers, TranslatedReader, translated_answer
 
-# Ours, not OpenAI's: a vendor would refuse them.
-OUR_FIELDS = ("task_type", "models", "prompt", "cache")
-_ABSENT = msgspec.Raw(b"")
-_TRUE = msgspec.Raw(b"true")
-_INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
+Fields = dict[str, msgspec.Raw]
 
-
-class _Message(Text):
-    content: str | list[Any] | msgspec.UnsetType | None = msgspec.UNSET  # type: ignore[assignment]
-    refusal: str | msgspec.UnsetType | None = msgspec.UNSET  # type: ignore[assignment]
-    role: str = ""
-
-
-class _Choice(msgspec.Struct):
-    index: int | msgspec.UnsetType = msgspec.UNSET
-    message: _Message | None = None
-    finish_reason: str | None = None
-    logprobs: msgspec.Raw = _ABSENT
-    usage: Any = None
-
-
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    id: str | None = None
-    object: str = ""
-    created: int | float | None = None
-    model: str | None = None
-    usage: Any = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Completion).decode
+# Ours, not OpenAI's: a vendor would refuse them. `prompt` is ours in a chat request only.
+OUR_FIELDS = ("task_type", "models", "cache")
+_TRUE, _NULL, _SYSTEM = msgspec.Raw(b"true"), msgspec.Raw(b"null"), msgspec.Raw(b'"system"')
+_PLAIN = Quirks()
+_CHAT_PATH = "/chat/completions"
+_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_message = msgspec.json.Decoder(Fields).decode
+_calls = msgspec.json.Decoder(list[Fields] | None).decode
+# What answers of other vendors put into a conversation: earlier thought, and Gemini's seals.
+_NOT_OPENAIS = {name: f'"{name}"'.encode() for name in ("reasoning_content", "thinking_blocks", "extra_content")}
 
 
 class OpenAICompatible:
-    """Any server with OpenAI's chat API. `spec.base_url` is complete: the registry has put in the vendor's own where it was empty."""
+    """Any server with OpenAI's chat API. `spec.base_url` is complete: the registry has put in the vendor's own where it was empty.
 
-    dialect: ClassVar[str] = "openai"
+    A vendor with addresses of its own overrides `url` and `wire_model_id`. Of `dialects`, those pass through that the quirks
+    say the server has.
+    """
+
+    dialects: ClassVar[frozenset[str]] = frozenset({CHAT, *ENDPOINTS})
     form: ClassVar[tuple[FormField, ...]] = (FormField("api_key", "API key", "Leave empty where the server asks for none.", secret=True),)
     wall = staticmethod(SystemClock.wall)
 
-    def __init__(self, spec: ProviderSpec) -> None:
+    def __init__(self, spec: ProviderSpec, quirks: Quirks = _PLAIN) -> None:
         self.spec = spec
+        self.quirks = quirks
         self._base_url = spec.base_url.rstrip("/")
-        self._chat_url = self._base_url + "/chat/completions"
         self._secrets = tuple(key.secret.reveal().strip() for key in spec.keys)
-        self._headers = {"Content-Type": "application/json", **self.extra_headers(spec.options)}
+        headers = {header: str(spec.options[option]) for option, header in quirks.option_headers if spec.options.get(option)}
+        self._headers = {"Content-Type": "application/json", **headers}
+        self._needles = _needles(quirks)
+        self._endpoints = {name: endpoint for name, endpoint in ENDPOINTS.items() if name in quirks.endpoints}
 
-    @staticmethod
-    def extra_headers(options: Mapping[str, Any]) -> dict[str, str]:
-        """Headers that a vendor wants from its form's non-secret fields."""
-        return {}
+    def url(self, path: str, model_id: str) -> str:
+        """Where `path` ("/chat/completions", …) is for the model, whose id is the one that `wire_model_id` gave."""
+        return self._base_url + path
+
+    def wire_model_id(self, model: ModelSpec) -> str:
+        """What the vendor calls the model."""
+        return model.model_id
 
     def chat_call(self, request: ChatRequest, model: ModelSpec, secret: Secret | None) -> WireCall:
         """See `Adapter.chat_call`. Usage is always asked of a stream; the reader withholds it from a client that did not."""
-        fields = dict(request.fields)
-        for name in OUR_FIELDS:
-            fields.pop(name, None)
-        fields["model"] = msgspec.Raw(msgspec.json.encode(model.model_id))
+        dialect = request.dialect.NAME
+        if dialect == CHAT:
+            path, (fields, dropped) = _CHAT_PATH, self._chat_fields(request)
+        elif endpoint := self._endpoints.get(dialect):
+            path, fields, dropped = endpoint.path, self._endpoint_fields(endpoint, request), ()
+        elif dialect == EMBEDDINGS:
+            raise InvalidRequest(f"A provider of type {self.spec.kind} offers no {dialect}: choose a model of another provider.")
+        else:
+            return self._translated_call(request, model, secret)
+        model_id = self.wire_model_id(model)
+        fields["model"] = msgspec.Raw(msgspec.json.encode(model_id))
+        return self._call(path, model_id, fields, request.stream, secret, dropped)
+
+    def _chat_fields(self, request: ChatRequest) -> tuple[Fields, tuple[str, ...]]:
+        """The client's own fields as this server takes them, and what is left out of them."""
+        fields = _without_ours(request.fields)
+        fields.pop("prompt", None)
+        if self.quirks.renames:
+            _rename(fields, self.quirks)
+        dropped: tuple[str, ...] = ()
+        if self._needles:
+            messages = bytes(fields.get("messages", b""))
+            if any(needle in messages for needle in self._needles):
+                fields["messages"], dropped = _fitted(messages, self.quirks)
         if request.stream:
             fields["stream"] = _TRUE
-            fields["stream_options"] = _with_usage(fields.get("stream_options"))
-        accept = "text/event-stream" if request.stream else "application/json"
-        return WireCall(self._chat_url, self._headers_for(secret, accept), msgspec.json.encode(fields))
+            fields["stream_options"] = with_usage(fields.get("stream_options"))
+        if not self.quirks.stream_usage:
+            fields.pop("stream_options", None)
+        return fields, dropped
+
+    def _endpoint_fields(self, endpoint: Endpoint, request: ChatRequest) -> Fields:
+        fields = dict(endpoint.to_wire(_without_ours(request.fields), request))
+        if not self.quirks.stream_usage:
+            fields.pop("stream_options", None)
+        return fields
+
+    def _translated_call(self, request: ChatRequest, model: ModelSpec, secret: Secret | None) -> WireCall:
+        conversation, quirks = request.conversation(), self.quirks
+        leftovers = Leftovers(conversation, model, self.spec.kind)
+        body = openai_wire.to_wire(
+            conversation,
+            model,
+            leftovers,
+            extensions=quirks.extensions,
+            max_tokens_field=quirks.max_tokens_field,
+            strict_messages=quirks.strict_messages,
+        )
+        model_id = body["model"] = self.wire_model_id(model)
+        if request.stream:
+            body["stream"] = True
+            if quirks.stream_usage:
+                body["stream_options"] = {"include_usage": True}
+        return self._call(_CHAT_PATH, model_id, body, request.stream, secret, leftovers.names)
+
+    def _call(self, path: str, model_id: str, fields: object, stream: bool, secret: Secret | None, dropped: tuple[str, ...]) -> WireCall:
+        accept = "text/event-stream" if stream else "application/json"
+        return WireCall(self.url(path, model_id), self._headers_for(secret, accept), msgspec.json.encode(fields), dropped=dropped)
 
     def _headers_for(self, secret: Secret | None, accept: str) -> dict[str, str]:
         headers = {**self._headers, "Accept": accept}
-        if secret:
-            headers["Authorization"] = "Bearer " + secret.reveal().strip()
+        if secret and (name := self.quirks.key_header):
+            key = secret.reveal().strip()
+            headers[name] = "Bearer " + key if name == "Authorization" else key
         return headers
 
-    def read_answer(self, body: bytes) -> Answer:
-        """See `Adapter.read_answer`. The vendor's bytes as they are, unless a key of OpenAI's schema is missing."""
-        try:
-            if not body.isascii():
-                body.decode()  # skipped parts of JSON are not checked for UTF-8
-            answer = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise self._why_not_an_answer(body, exc) from None
-        if answer.error or not answer.choices:
-            raise self._why_not_an_answer(body, None)
-        complete = bool(answer.id and answer.model) and answer.object == "chat.completion" and isinstance(answer.created, int)
-        output_bytes = 0
-        usage = answer.usage
-        for choice in answer.choices:
-            if not choice.finish_reason:
-                raise ProviderNonsense("The provider's answer does not say how it ended: it has no finish_reason.")
-            if choice.finish_reason in INTERRUPTED:
-                raise ProviderFault("The provider broke off in the middle of the answer.", detail=f"finish_reason {choice.finish_reason}")
-            usage = choice.usage if usage is None else usage
-            message = choice.message
-            complete = complete and message is not None and _conforms(choice, message)
-            if message is not None:
-                output_bytes += message.count_bytes()
-        return Answer(
-            body=body if complete else _repaired(body),
-            usage=read_usage(usage),
-            finish_reason=answer.choices[0].finish_reason or "",
-            output_bytes=output_bytes,
-        )
+    def read_answer(self, body: bytes, request: ChatRequest) -> Answer:
+        """See `Adapter.read_answer`."""
+        dialect = request.dialect.NAME
+        if dialect == CHAT:
+            return read_chat_answer(body, self._secrets)
+        if endpoint := self._endpoints.get(dialect):
+            return endpoint.read(body, request, self._secrets)
+        return translated_answer(request, openai_wire.result_from_wire(body, self._secrets))
 
-    def _why_not_an_answer(self, body: bytes, problem: Exception | None) -> GatewayError:
-        try:
-            content = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
-        if is_error(content):
-            return error_in_success(content, secrets=self._secrets)
-        detail = str(problem)[:200] if problem is not None else "no choices"
-        return ProviderNonsense("The provider's answer is JSON, but not a chat answer.", detail=detail)
-
-    def stream_reader(self, request: ChatRequest) -> OpenAIStreamReader:
-        return OpenAIStreamReader(request.wants_usage, self._secrets)
+    def stream_reader(self, request: ChatRequest) -> StreamReader:
+        """See `Adapter.stream_reader`."""
+        dialect = request.dialect.NAME
+        if dialect == CHAT:
+            return OpenAIStreamReader(request.wants_usage, self._secrets)
+        endpoint = self._endpoints.get(dialect)
+        if endpoint is not None and endpoint.stream_reader is not None:
+            return endpoint.stream_reader(request, self._secrets)
+        return TranslatedReader(openai_wire.OpenAIWireStream(self._secrets), request)
 
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
         """See `Adapter.read_error`."""
         return error_of_status(status, headers, body, secrets=self._secrets, now_s=self.wall())
 
     def models_call(self, secret: Secret | None) -> WireCall:
-        return WireCall(self._base_url + "/models", self._headers_for(secret, "application/json"), method="GET")
+        return WireCall(self.url("/models", ""), self._headers_for(secret, "application/json"), method="GET")
 
     def read_models(self, body: bytes) -> list[str]:
         """See `Adapter.read_models`."""
@@ -164,39 +184,53 @@ class _ModelList(msgspec.Struct):
     data: list[_Model]
 
 
-def _with_usage(asked: msgspec.Raw | None) -> msgspec.Raw:
-    """`stream_options` with `include_usage` on and the client's other options kept."""
-    if asked is None:
-        return _INCLUDE_USAGE
+def _without_ours(fields: Fields) -> Fields:
+    kept = dict(fields)
+    for name in OUR_FIELDS:
+        kept.pop(name, None)
+    return kept
+
+
+def _rename(fields: Fields, quirks: Quirks) -> None:
+    """A field by its newer name wins over the same one by its older."""
+    for name, theirs in quirks.renames:
+        value = fields.pop(name, _NULL)
+        if value != _NULL:
+            fields[theirs] = value
+
+
+def _needles(quirks: Quirks) -> tuple[bytes, ...]:
+    """One of these is in the messages wherever something in them may not fit this server."""
+    roles = () if quirks.developer_role else (b'"developer"',)
+    return (*roles, *_NOT_OPENAIS.values()) if quirks.strict_messages else roles
+
+
+def _fitted(text: bytes, quirks: Quirks) -> tuple[msgspec.Raw, tuple[str, ...]]:
+    """The messages as this server takes them, and what was left out of them. Those that fit keep every byte. Raises InvalidRequest."""
+    strange = [name for name, key in _NOT_OPENAIS.items() if key in text] if quirks.strict_messages else []
+    dropped: list[str] = []
+    fitting: list[msgspec.Raw | Fields] = []
     try:
-        options = msgspec.json.decode(asked, type=dict[str, msgspec.Raw] | None) or {}
-    except msgspec.DecodeError:
-        raise InvalidRequest("stream_options must be an object.", param="stream_options") from None
-    return msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
+        for given in _messages(text):
+            message = _message(given)
+            renamed = not quirks.developer_role and bytes(message.get("role", b"")) == b'"developer"'
+            if renamed:
+                message["role"] = _SYSTEM
+            left_out = _leave_out(message, strange)
+            dropped += [name for name in left_out if name not in dropped]
+            fitting.append(message if renamed or left_out else given)
+    except msgspec.DecodeError as exc:
+        raise InvalidRequest(f"The messages cannot be read: {exc}.", param="messages") from None
+    return msgspec.Raw(msgspec.json.encode(fitting)), tuple(dropped)
 
 
-def _conforms(choice: _Choice, message: _Message) -> bool:
-    return (
-        choice.index is not msgspec.UNSET
-        and choice.logprobs is not _ABSENT
-        and message.refusal is not msgspec.UNSET
-        and message.content is not msgspec.UNSET
-        and message.role == "assistant"
-    )
-
-
-def _repaired(body: bytes) -> bytes:
-    """The same answer with the keys that OpenAI's schema requires; what the vendor did say is kept."""
-    answer = msgspec.json.decode(body)
-    answer["id"] = answer.get("id") or "chatcmpl-" + hashlib.sha256(body).hexdigest()[:24]
-    answer["object"] = "chat.completion"
-    answer["created"] = int(answer.get("created") or 0)
-    answer["model"] = answer.get("model") or "unknown"
-    for position, choice in enumerate(answer["choices"]):
-        choice.setdefault("index", position)
-        choice.setdefault("logprobs", None)
-        message = choice["message"] = choice.get("message") or {}
-        message["role"] = "assistant"
-        message.setdefault("content", None)
-        message.setdefault("refusal", None)
-    return msgspec.json.encode(answer)
+def _leave_out(message: Fields, names: list[str]) -> list[str]:
+    """Takes the keys `names` out of a message and out of its tool calls. Returns those that were there."""
+    left_out = [name for name in names if message.pop(name, None) is not None]
+    if names and "tool_calls" in message:
+        calls = _calls(message["tool_calls"]) or []
+        left_out_of_calls = {name for name in names for call in calls if call.pop(name, None) is not None}
+        if left_out_of_calls:
+            message["tool_calls"] = msgspec.Raw(msgspec.json.encode(calls))
+        left_out += left_out_of_calls
+    return left_out

@@ -1,8 +1,9 @@
 """What went wrong, in the words of every vendor that imitates OpenAI's errors, as our own typed errors.
 
-The status decides; `code` and `type` refine it; the text is read only where they say nothing. Vendors' bodies differ:
-`{"error": {…}}`, `{"error": "text"}`, flat `{"object": "error", …}` (older vLLM), `{"detail": …}` (Mistral), numbers as
-codes (vLLM, llama.cpp, Azure), HTML from a proxy in between.
+The status decides; `code` and `type` refine it; the text is read only where they say nothing of their own, as in
+`invalid_request_error`. Vendors' bodies differ: `{"error": {…}}`, `{"error": "text"}`, flat `{"code", "message"}` (DashScope
+and older vLLM), `{"detail": …}` (Mistral), numbers as codes (vLLM, llama.cpp, Azure), plain text (DeepSeek), HTML from a
+proxy in between.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _SECRETS = re.compile(
     r"|(?i:\bbearer\s+)\S{6,}|(?i:\bapi[-_ ]?key\b[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]{6,})"
 )
 _CONTEXT = re.compile(
-    r"context.?(?:length|window|size)|maximum context|exceeded model token limit|exceed_context|tokens_too_long|too many tokens", re.I
+    r"context.?(?:length|window|size)|maximum context|exceeded model token limit|exceed_context|tokens_too_long|too many tokens"
+    r"|range of input length|exceed max message tokens",
+    re.I,
 )
 _BLOCKED = re.compile(r"content.?(?:filter|policy)|data_?inspection|sensitivecontent|moderation_blocked|responsible ai", re.I)
 _ACCOUNT = re.compile(
@@ -46,11 +49,17 @@ _ACCOUNT = re.compile(
 )
 _ACCOUNT_TEXT = re.compile(r"incorrect api key|invalid api key|credit balance|insufficient balance", re.I)
 _NO_MODEL = re.compile(
-    r"model_not_found|invalid_model|modelnotopen|deploymentnotfound|model.?not.?exist|invalidendpointormodel"
+    r"model_not_found|resource_not_found_error|invalid_model|modelnotopen|deploymentnotfound|model.?not.?exist|invalidendpointormodel"
     r"|model\W.*(?:not found|not exist|not supported|not available)|unknown model",
     re.I | re.S,
 )
 _LIMITED = re.compile(r"rate.?limit|too.?many.?requests|throttl|resource_exhausted|limit_requests|rpm_|tpm_", re.I)
+# Labels that say no more than the status does: only with these does the text count.
+_GENERIC = re.compile(
+    r"(?:\d+|null|none|error|api.?error|(?:invalid|bad).?request(?:.?error)?|invalid.?parameter(?:.?error)?|(?:invalid|illegal).?argument"
+    r"|not.?found(?:.?error)?|unprocessable.?entity|client specified .*)?",
+    re.I,
+)
 _TOO_LARGE = re.compile(r"request too large", re.I)
 _BAD_REQUEST = re.compile(r"invalid_request|bad_?request|invalid_parameter|invalidparameter|unprocessable|tool_use_failed", re.I)
 
@@ -69,6 +78,12 @@ class VendorError(msgspec.Struct):
         """What the status is refined by."""
         return f"{self.code} {self.type}"
 
+    @property
+    def words(self) -> str:
+        """The labels, and the text where they are too general to tell anything."""
+        told = _GENERIC.fullmatch(self.code) and _GENERIC.fullmatch(self.type)
+        return f"{self.labels} {self.message}" if told else self.labels
+
 
 def redacted(text: str, secrets: Sequence[str] = (), limit: int = MAX_MESSAGE_CHARS) -> str:
     """`text` without our own keys and without anything that looks like somebody's, in one line of at most `limit` characters."""
@@ -85,8 +100,17 @@ def parse_error(body: bytes) -> VendorError:
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return VendorError()
+        return VendorError(message=_plain_text(body))
     return error_from(content)
+
+
+def _plain_text(body: bytes) -> str:
+    """A body that is a sentence, as DeepSeek's 422; "" for a page, and for what was meant to be JSON."""
+    try:
+        text = body.decode().strip()
+    except UnicodeDecodeError:
+        return ""
+    return "" if text[:1] in ("<", "{", "[") or "<html" in text[:MAX_EXCERPT_BYTES].lower() else text
 
 
 def error_from(content: Any) -> VendorError:
@@ -103,12 +127,23 @@ def error_from(content: Any) -> VendorError:
     code = _text(content.get("code"))
     param = content.get("param")
     return VendorError(
-        message=_text(content.get("message")) or _text(content.get("detail")),
+        message=_text(content.get("message")) or _detail(content.get("message")) or _detail(content.get("detail")),
         code=code,
         type=_text(content.get("type")),
         param=param[:100] if isinstance(param, str) and param else None,
         status=_status(content.get("status_code")) or _status(code),
     )
+
+
+def _detail(value: Any) -> str:
+    """The text of FastAPI's `detail`, which is Mistral's too: a sentence, or a list of {"loc": […], "msg": …}."""
+    if isinstance(value, dict):
+        return _detail(value.get("detail"))
+    if not isinstance(value, list):
+        return _text(value)
+    problems = [entry for entry in value[:3] if isinstance(entry, dict) and _text(entry.get("msg"))]
+    places = [".".join(_text(step) for step in entry["loc"]) if isinstance(entry.get("loc"), list) else "" for entry in problems]
+    return "; ".join(f"{place}: {entry['msg']}" if place else entry["msg"] for place, entry in zip(places, problems, strict=True))
 
 
 def _text(value: Any) -> str:
@@ -155,7 +190,7 @@ def _classified(status: int, vendor: VendorError, message: str, retry_s: float |
         return _limited(vendor, message, retry_s, detail)
     if status == 404 or (status in (400, 401, 403) and _NO_MODEL.search(vendor.labels)):
         return _not_found(status, vendor, detail)
-    if status in (401, 402, 403) or (status == 400 and (_ACCOUNT.search(vendor.labels) or _ACCOUNT_TEXT.search(vendor.message))):
+    if status in (401, 402, 403) or (status == 400 and (_ACCOUNT.search(vendor.labels) or _ACCOUNT_TEXT.search(vendor.words))):
         return ProviderRejectedOurKey(
             "The provider rejected the credential configured for it, or its account there may not do this. An administrator must look.",
             detail=detail,
@@ -174,14 +209,14 @@ def _limited(vendor: VendorError, message: str, retry_s: float | None, detail: s
         return ProviderRejectedOurKey(
             "The quota of our account at the provider is used up. An administrator must look.", detail=detail, vendor_status=429
         )
-    if _TOO_LARGE.search(vendor.message):
+    if _TOO_LARGE.search(vendor.message):  # OpenAI's code is that of any limit
         text = message or "the request is larger than its rate limit allows"
         return ProviderRefused(f"The provider refused the request: {text}", param=vendor.param, detail=detail, vendor_status=429)
     return ProviderLimited("The provider's rate limit is reached.", retry_after_s=retry_s, detail=detail, vendor_status=429)
 
 
 def _not_found(status: int, vendor: VendorError, detail: str) -> GatewayError:
-    if _NO_MODEL.search(vendor.labels) or _NO_MODEL.search(vendor.message):
+    if _NO_MODEL.search(f"{vendor.labels} {vendor.message}"):
         return ProviderLacksModel(
             "The provider does not know the model configured for it. An administrator must correct the model id.",
             detail=detail,
@@ -191,7 +226,7 @@ def _not_found(status: int, vendor: VendorError, detail: str) -> GatewayError:
 
 
 def _refused(status: int, vendor: VendorError, message: str, detail: str) -> GatewayError:
-    words = f"{vendor.labels} {vendor.message}"
+    words = vendor.words
     text = message or f"it answered {status} without a reason"
     if status in (400, 413) and _CONTEXT.search(words):
         return ContextTooLong(f"The prompt is too long for the model: {text}", param=vendor.param, detail=detail)

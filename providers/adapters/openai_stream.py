@@ -5,20 +5,36 @@ Strict about what would turn a broken stream into an empty success, lenient abou
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from core.chat import Usage
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
+from core.usage import Usage
 from providers.adapters.openai_errors import error_in_success
+from providers.adapters.openai_usage import MAX_TOKENS_COUNTED, read_usage
 from providers.adapters.sse import EventTooLong, SseDecoder, frame
 
-MAX_TOKENS_COUNTED = 10**9
+__all__ = [
+    "FINISH_REASONS",
+    "INTERRUPTED",
+    "MAX_TOKENS_COUNTED",
+    "OpenAIStreamReader",
+    "Text",
+    "is_error",
+    "made_up_id",
+    "plain_text",
+    "read_usage",
+    "utf8_bytes",
+]
+
 _DONE = b"[DONE]"
 # Vendors' words for "our machine broke off": DeepSeek, Zhipu, OpenRouter.
 INTERRUPTED = frozenset({"insufficient_system_resource", "network_error", "error"})
+# Vendors' words for ends that OpenAI has a word for: Qianfan, Zhipu, Mistral.
+FINISH_REASONS = {"normal": "stop", "sensitive": "content_filter", "model_length": "length"}
 
 
 class _Function(msgspec.Struct):
@@ -26,8 +42,18 @@ class _Function(msgspec.Struct):
     arguments: str | None = None
 
 
-class _ToolCall(msgspec.Struct):
+class ToolCall(msgspec.Struct):
+    """A call, or a piece of one."""
+
+    index: int | None = None
+    id: Any = None
+    type: Any = None
     function: _Function | None = None
+
+    @property
+    def has_blanks(self) -> bool:
+        """DashScope and Ark repeat `id` and `type` as "". A client that takes the last, or OpenAI's own for `type`, loses the first."""
+        return self.id == "" or self.type == "" or (self.function is not None and self.function.name == "")
 
 
 class Text(msgspec.Struct):
@@ -37,7 +63,7 @@ class Text(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[ToolCall] | None = None
     function_call: _Function | None = None
 
     def count_bytes(self) -> int:
@@ -84,6 +110,8 @@ def utf8_bytes(text: Any) -> int:
 class OpenAIStreamReader:
     """See `base.StreamReader`. `secrets` are masked in error messages."""
 
+    tail = b"data: [DONE]\n\n"
+
     def __init__(self, wants_usage: bool, secrets: Sequence[str] = ()) -> None:
         self.usage: Usage | None = None
         self.finish_reason = ""
@@ -96,6 +124,7 @@ class OpenAIStreamReader:
         self._sse = SseDecoder()
         self._started: set[int] = set()
         self._finished: set[int] = set()
+        self._named: set[tuple[int, int | None]] = set()
 
     def feed(self, data: bytes) -> bytes:
         """See `base.StreamReader.feed`. The very object `data` comes back where nothing in it had to be changed or withheld."""
@@ -112,10 +141,11 @@ class OpenAIStreamReader:
             raise
         return self._relayed(events, data if self._sse.canonical else None)
 
-    def finish(self) -> None:
+    def finish(self) -> bytes:
         """See `base.StreamReader.finish`. A missing `[DONE]` is no fault: some vendors never send it. One that comes too early is."""
         if not self._started or self._started - self._finished:
             raise ProviderNonsense("The provider's stream ended in the middle of the answer.")
+        return b""
 
     def _relayed(self, events: list[bytes], original: bytes | None = None) -> bytes:
         """The events to pass on. `original` is their exact wire form, given back whole if all of them pass unchanged."""
@@ -156,9 +186,13 @@ class OpenAIStreamReader:
             delta = choice.delta
             if delta is None:
                 whole = False
-            elif said := delta.count_bytes():
-                self.output_bytes += said
-                self.content_started = True
+            else:
+                if said := delta.count_bytes():
+                    self.output_bytes += said
+                    self.content_started = True
+                calls = delta.tool_calls
+                if delta.content.__class__ is list or (calls and not self._calls_are_plain(choice.index, calls)):
+                    whole = False
             reason = choice.finish_reason
             if reason is None:
                 self._started.add(choice.index)
@@ -167,13 +201,14 @@ class OpenAIStreamReader:
                 whole = False
             else:
                 self._finish_choice(choice.index, str(reason))
+                whole = whole and reason not in FINISH_REASONS
             if choice.usage is not None and usage is None:
                 usage = choice.usage
         if usage is None and chunk.x_groq is not None:
             usage = chunk.x_groq.usage
         if usage is not None:
             self.usage = read_usage(usage)
-        return event if whole else _repaired(event)
+        return event if whole else self._repaired(event)
 
     def _finish_choice(self, index: int, reason: str) -> None:
         self._started.add(index)
@@ -181,7 +216,48 @@ class OpenAIStreamReader:
             raise ProviderFault("The provider broke off in the middle of the answer.", detail=f"finish_reason {reason}")
         if reason:
             self._finished.add(index)
-            self.finish_reason = self.finish_reason or reason
+            self.finish_reason = self.finish_reason or FINISH_REASONS.get(reason, reason)
+
+    def _calls_are_plain(self, choice: int, calls: list[ToolCall]) -> bool:
+        """Every call has its number and has had its id, and no blank would undo it."""
+        plain = True
+        for call in calls:
+            place = (choice, call.index)
+            if call.id and call.index is not None:
+                self._named.add(place)
+            elif place not in self._named:
+                plain = False
+            plain = plain and not call.has_blanks
+        return plain
+
+    def _repaired(self, event: bytes) -> bytes:
+        """The same event as a client of OpenAI's needs it; what the vendor did say is kept."""
+        content = msgspec.json.decode(event)
+        for position, choice in enumerate(content["choices"]):
+            choice.setdefault("index", position)
+            reason = choice.setdefault("finish_reason", None)
+            choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
+            if choice.get("delta") is None:
+                choice["delta"] = {}
+            if isinstance(choice["delta"].get("content"), list):
+                plain_text(choice["delta"])
+            for call in choice["delta"].get("tool_calls") or ():
+                self._repair_call(call, choice["index"], content.get("id"))
+        return msgspec.json.encode(content)
+
+    def _repair_call(self, call: dict[str, Any], choice: int, answer_id: Any) -> None:
+        """Blanks are left out; a call that begins without a number or an id is given one: OpenAI's own client fails without."""
+        if call.get("index") is None:
+            known = sum(named == choice for named, _ in self._named)
+            call["index"] = known if call.get("id") or not known else known - 1
+        place = (choice, call["index"])
+        for holder, name in ((call, "id"), (call, "type"), (call.get("function") or {}, "name")):
+            if holder.get(name) == "":
+                del holder[name]
+        if place not in self._named:
+            self._named.add(place)
+            call["id"] = call.get("id") or made_up_id(answer_id, *place)
+            call.setdefault("type", "function")
 
     def _read_unusual(self, event: bytes, problem: Exception | None) -> bytes:
         """The end mark, an error event, a usage event without choices, or nothing that belongs here."""
@@ -207,54 +283,23 @@ def is_error(content: Any) -> bool:
     return isinstance(content, dict) and (bool(content.get("error")) or content.get("object") == "error")
 
 
-def _repaired(event: bytes) -> bytes:
-    """The same event with the keys that OpenAI's schema requires in a choice; only their absence is filled in."""
-    content = msgspec.json.decode(event)
-    for position, choice in enumerate(content["choices"]):
-        choice.setdefault("index", position)
-        choice.setdefault("finish_reason", None)
-        if choice.get("delta") is None:
-            choice["delta"] = {}
-    return msgspec.json.encode(content)
+def plain_text(part: dict[str, Any]) -> None:
+    """Mistral's list of parts, in a message or a delta, becomes the text and the `reasoning_content` that clients know."""
+    parts = [piece for piece in part["content"] if isinstance(piece, dict)]
+    thought = "".join(_text_of(piece.get("thinking")) for piece in parts)
+    if thought:
+        part["reasoning_content"] = thought
+    part["content"] = "".join(_text_of(piece.get("text")) for piece in parts)
+    if others := [piece for piece in parts if "thinking" not in piece and "text" not in piece]:
+        part["content_parts"] = others
 
 
-def read_usage(content: Any) -> Usage | None:
-    """OpenAI-shaped token counts as disjoint buckets; None where they make no sense.
-
-    Cached and cache-writing tokens are part of `prompt_tokens`. They are found in `prompt_tokens_details`, or at the top
-    as `prompt_cache_hit_tokens` (DeepSeek) or `cached_tokens` (Moonshot). Reasoning is part of `completion_tokens`, save
-    at xAI, where only the total tells.
-    """
-    if not isinstance(content, dict):
-        return None
-    details, written = _object(content, "prompt_tokens_details"), _object(content, "completion_tokens_details")
-    hits = details.get("cached_tokens")
-    if hits is None:
-        hits = content.get("prompt_cache_hit_tokens", content.get("cached_tokens"))
-    counts: tuple[Any, ...] = (
-        content.get("prompt_tokens"),
-        content.get("completion_tokens"),
-        hits or 0,
-        details.get("cache_write_tokens") or 0,
-        written.get("reasoning_tokens") or 0,
-    )
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= MAX_TOKENS_COUNTED:
-            return None
-    prompt, completion, cached, cache_write, reasoning = counts
-    if cached + cache_write > prompt:  # seen from grok on Azure, 2026: the details cannot be right, the total is kept
-        cached = cache_write = 0
-    if reasoning and content.get("total_tokens") == prompt + completion + reasoning:
-        completion += reasoning
-    return Usage(
-        input=prompt - cached - cache_write,
-        cached_input=cached,
-        cache_write=cache_write,
-        output=completion,
-        reasoning=reasoning if reasoning < completion else completion,
-    )
+def _text_of(value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(_text_of(piece.get("text")) for piece in value if isinstance(piece, dict))
+    return value if isinstance(value, str) else ""
 
 
-def _object(content: dict[str, Any], key: str) -> dict[str, Any]:
-    value = content.get(key)
-    return value if isinstance(value, dict) else {}
+def made_up_id(*ground: object) -> str:
+    """An id for a tool call whose vendor gave none: the same for the same ground."""
+    return "call_" + hashlib.sha256(repr(ground).encode()).hexdigest()[:24]

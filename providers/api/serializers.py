@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 
 from monitoring.api.bodies import Strict, in_body_words
 from providers import services
 from providers.adapters import registry
+from providers.adapters.base import FormField
 from providers.models import Provider, ProviderKey
 
 # Column → where it stands in the body.
@@ -29,19 +30,8 @@ PATHS = {
     "idle_timeout_s": "timeouts.idle_s",
     "total_timeout_s": "timeouts.total_s",
 }
-_CONFIG = {
-    "type": "object",
-    "description": "What this vendor type asks for: its address, its keys, and further options. Keys are never shown again.",
-    "properties": {
-        "base_url": {"type": "string", "description": "Empty: the vendor's own address."},
-        "api_key": {"type": "string", "writeOnly": True},
-        "api_keys": {"type": "array", "items": {"type": "string"}, "writeOnly": True},
-    },
-    "additionalProperties": True,
-}
 
 
-@extend_schema_field(_CONFIG)
 class ConfigField(serializers.Field):
     """One object in the body, three things in the database: the address, the options, and sealed keys."""
 
@@ -62,6 +52,9 @@ class ConfigField(serializers.Field):
             values["base_url"] = self._base_url(rest.pop("base_url", ""))
         kept = {} if replaced or self.parent.instance is None else self.parent.instance.options
         values["options"] = {name: value for name, value in {**kept, **rest}.items() if value is not None}
+        kind = self._kind()
+        if kind and (refusals := registry.refusals(kind, values["options"])):
+            raise serializers.ValidationError(refusals)
         return values
 
     def _base_url(self, value: Any) -> str:
@@ -83,10 +76,44 @@ class ConfigField(serializers.Field):
         return secrets
 
     def _secret_names(self) -> list[str]:
-        kind = self.parent.initial_data.get("provider_type") or getattr(self.parent.instance, "provider_type", "")
-        known = isinstance(kind, str) and kind in dict(registry.kinds())
-        declared = [field.name for field in registry.form(kind) if field.secret] if known else []
+        kind = self._kind()
+        declared = [field.name for field in registry.form(kind) if field.secret] if kind else []
         return list(dict.fromkeys(["api_key", "api_keys", *declared]))
+
+    def _kind(self) -> str:
+        """The provider type that the body names, or the row has; "" for an unknown one."""
+        kind = self.parent.initial_data.get("provider_type") or getattr(self.parent.instance, "provider_type", "")
+        return kind if isinstance(kind, str) and kind in dict(registry.kinds()) else ""
+
+
+class ConfigFieldSchema(OpenApiSerializerFieldExtension):
+    """How the API's description shows `config`: what each provider type declares."""
+
+    target_class = ConfigField
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        properties: dict[str, Any] = {
+            "base_url": {"type": "string", "description": "Empty: the vendor's own address."},
+            "api_key": {"type": "string", "writeOnly": True},
+            "api_keys": {"type": "array", "items": {"type": "string"}, "writeOnly": True},
+        }
+        for kind, _ in registry.kinds():
+            for field in registry.form(kind):
+                shown = properties.setdefault(field.name, _shape(field))
+                if field.help_text:
+                    shown["description"] = f"{shown.get('description', '')}\n{kind}: {field.help_text}".strip()
+        return {
+            "type": "object",
+            "description": "What this vendor type asks for: its address, its keys, and further options. Keys are never shown again.",
+            "properties": properties,
+            "additionalProperties": True,
+        }
+
+
+def _shape(field: FormField) -> dict[str, Any]:
+    if field.mapping:
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+    return {"type": "string", "enum": [value for value, _ in field.choices]} if field.choices else {"type": "string"}
 
 
 class RateLimitSerializer(Strict):
@@ -130,9 +157,14 @@ class ProviderSerializer(Strict):
     breaker = BreakerSerializer(source="*", required=False)
     timeouts = TimeoutsSerializer(source="*", required=False)
     max_concurrency = serializers.IntegerField(required=False, min_value=0)
+    drop_keys = serializers.BooleanField(
+        required=False, write_only=True, help_text="Only for changes: the stored keys go. Needed where the address moves to another host."
+    )
     keys = KeySerializer(many=True, read_only=True)
 
     def create(self, validated_data: dict[str, Any]) -> Provider:
+        if validated_data.pop("drop_keys", False):
+            raise serializers.ValidationError({"drop_keys": "A new provider has no stored keys to drop."})
         kind = validated_data["provider_type"]
         if kind in dict(registry.kinds()) and services.needs_key(kind) and not validated_data.get("secrets"):
             raise serializers.ValidationError({"config.api_key": "This vendor type needs a key."}, code="required")
@@ -141,8 +173,13 @@ class ProviderSerializer(Strict):
 
     def update(self, instance: Provider, validated_data: dict[str, Any]) -> Provider:
         secrets = validated_data.pop("secrets", None)
-        if secrets is not None and not self.context["request"].user.has_perm("providers.rotate_providerkey"):
+        may = self.context["request"].user.has_perm
+        if secrets is not None and not may("providers.rotate_providerkey"):
             raise PermissionDenied("You may change this provider, but not its keys.")
+        if validated_data.pop("drop_keys", False) and secrets is None:
+            if not may("providers.delete_providerkey"):
+                raise PermissionDenied("You may change this provider, but not delete its keys.")
+            secrets = []
         with in_body_words(PATHS):
             provider = services.update_provider(instance, validated_data, secrets)
         # Read with its keys before they changed.
@@ -160,6 +197,16 @@ class NewKeySerializer(SecretSerializer):
     name = serializers.CharField(required=False, default="", allow_blank=True, max_length=80, write_only=True)
 
 
+class TestRequestSerializer(Strict):
+    model = serializers.CharField(
+        required=False,
+        default="",
+        allow_blank=True,
+        max_length=200,
+        help_text="An alias, or the vendor's id. Left out: the first by priority.",
+    )
+
+
 class ConnectionCheckSerializer(serializers.Serializer):
     name = serializers.CharField()
     result = serializers.ChoiceField(choices=["pass", "fail", "not_offered"])
@@ -170,7 +217,8 @@ class ConnectionReportSerializer(serializers.Serializer):
     ok = serializers.BooleanField()
     latency_ms = serializers.IntegerField()
     checks = ConnectionCheckSerializer(many=True)
-    tokens_used = serializers.IntegerField()
+    tokens_used = serializers.IntegerField(help_text="By the vendor's count, estimated where it gave none.")
+    model = serializers.CharField(help_text='The vendor\'s id of the model that was tried; "" = none.')
 
 
 class ProviderStateSerializer(serializers.ModelSerializer):

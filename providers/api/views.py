@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet, ModelViewSet
 
-from monitoring.api.bodies import in_body_words
+from monitoring.api.bodies import Strict, in_body_words
 from monitoring.api.filters import NoFilters
 from providers import services
 from providers.api.filters import ProviderFilters
@@ -23,6 +23,7 @@ from providers.api.serializers import (
     ProviderSerializer,
     ProviderStateSerializer,
     SecretSerializer,
+    TestRequestSerializer,
 )
 from providers.models import Provider, ProviderKey
 
@@ -41,13 +42,20 @@ class ProviderViewSet(ModelViewSet):
         "disable": "providers.change_provider",
         "add_key": "providers.add_providerkey",
         "rotate_key": "providers.rotate_providerkey",
+        "delete_key": "providers.delete_providerkey",
     }
 
-    @extend_schema(request=None, responses=ConnectionReportSerializer)
+    @extend_schema(request=TestRequestSerializer, responses=ConnectionReportSerializer)
     @action(detail=True, methods=["post"])
     def test(self, request: Request, pk: str) -> Response:
-        """A real, short conversation with the vendor, of at most 15 seconds. 200 also where it fails: see `ok`."""
-        return Response(ConnectionReportSerializer(services.test_connection(self.get_object())).data)
+        """Ten short, real calls of the vendor, of at most a minute together. 200 also where they fail: see `ok` and each check.
+
+        They cost a few hundred tokens. What was found is kept at the model, as `tested`, and in its `capabilities`.
+        """
+        provider, values = self.get_object(), self._valid(TestRequestSerializer)
+        with in_body_words():
+            report = services.test_connection(provider, values["model"])
+        return Response(ConnectionReportSerializer(report).data)
 
     @extend_schema(request=None, responses=ProviderSerializer)
     @action(detail=True, methods=["post"])
@@ -76,7 +84,14 @@ class ProviderViewSet(ModelViewSet):
             services.rotate_key(key, values["api_key"])
         return Response(KeySerializer(key).data)
 
-    def _valid(self, serializer_class: type[SecretSerializer]) -> dict[str, Any]:
+    @extend_schema(request=None, responses={204: None}, parameters=[_KEY_ID])
+    @action(detail=True, methods=["delete"], url_path="keys/(?P<key_id>[^/]+)")
+    def delete_key(self, request: Request, pk: str, key_id: str) -> Response:
+        """Removes one key; the others stay."""
+        services.delete_key(self._key(self.get_object(), key_id))
+        return Response(status=204)
+
+    def _valid(self, serializer_class: type[Strict]) -> dict[str, Any]:
         serializer = serializer_class(data=self.request.data)
         serializer.is_valid(raise_exception=True)
         return serializer.validated_data

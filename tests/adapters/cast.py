@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest
+from core.chat import ChatRequest, Dialect
 from core.config import KeySpec, ModelSpec, ProviderSpec, TimeoutSpec
 from core.secrets import Secret
+from gateway.doors import openai_chat
 
 KEY = "sk-live-4242abcd9999wxyz"
 SECRET = Secret(KEY)
+OPENAI = cast(Dialect, openai_chat)
 
 
 def provider(kind: str = "openai", base_url: str = "https://vendor.test/v1", **more: Any) -> ProviderSpec:
@@ -30,7 +32,7 @@ def request(body: dict[str, Any] | None = None, *, wants_usage: bool | None = No
     options = body.get("stream_options")
     asked = isinstance(options, dict) and bool(options.get("include_usage"))
     return ChatRequest(
-        dialect="openai",
+        dialect=OPENAI,
         model=str(body.get("model")),
         stream=bool(body.get("stream")),
         wants_usage=asked if wants_usage is None else wants_usage,
@@ -42,6 +44,15 @@ def request(body: dict[str, Any] | None = None, *, wants_usage: bool | None = No
 
 def quick(**seconds: float) -> TimeoutSpec:
     return TimeoutSpec(**{"connect_s": 2.0, "first_byte_s": 2.0, "idle_s": 2.0, "total_s": 10.0, **seconds})
+
+
+def spoken(part: dict[str, Any]) -> tuple[str, str]:
+    """What a message, or a piece of one, says and thinks; Mistral's list of parts too."""
+    content, thought = part.get("content") or "", part.get("reasoning_content") or part.get("reasoning") or ""
+    if not isinstance(content, list):
+        return content, thought
+    thoughts = [piece["text"] for item in content if item["type"] == "thinking" for piece in item["thinking"]]
+    return "".join(item["text"] for item in content if item["type"] == "text"), "".join(thoughts)
 
 
 class Heard:
@@ -65,14 +76,16 @@ class Heard:
             return
         chunk = json.loads(data)
         self.chunks.append(chunk)
-        self.usage = chunk.get("usage") or self.usage
+        self.usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage") or self.usage
         for choice in chunk.get("choices") or []:
+            self.usage = choice.get("usage") or self.usage
             self._choice(choice)
 
     def _choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta") or {}
-        self.text += delta.get("content") or ""
-        self.reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
+        text, thought = spoken(delta)
+        self.text += text
+        self.reasoning += thought
         for call in delta.get("tool_calls") or []:
             kept = self.tools.setdefault((choice["index"], call.get("index", 0)), {"id": "", "name": "", "arguments": ""})
             kept["id"] = kept["id"] or call.get("id") or ""

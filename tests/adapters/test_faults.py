@@ -84,7 +84,7 @@ async def ask(vendor: FaultVendor, transport: GuardedTransport, name: str, *, st
         if response.status != 200:
             raise adapter.read_error(response.status, response.headers, await response.read(2**16))
         if not stream:
-            got.answer = adapter.read_answer(await response.read(2 * 2**20))
+            got.answer = adapter.read_answer(await response.read(2 * 2**20), asked)
             return got
         got.reader = adapter.stream_reader(asked)
         while data := await response.next_chunk():

@@ -58,6 +58,22 @@ def error_for(status: int, body: Any, headers: dict[str, str] | None = None) -> 
         (529, b"", errors.ProviderFault),
         (302, b"", errors.ProviderNonsense),
         (204, b"", errors.ProviderNonsense),
+        (400, {"error": {"message": "exceeds the context length of", "code": "invalid_value"}}, errors.ProviderRefused),
+        (400, {"error": {"message": "no rate limit, content filter or context window", "code": "wrong_tool"}}, errors.ProviderRefused),
+        (400, {"error": {"message": "Range of input length should be [1, 9]", "code": "invalid_parameter_error"}}, errors.ContextTooLong),
+        (400, {"error": {"code": "InvalidParameter", "message": "Total tokens … exceed max message tokens."}}, errors.ContextTooLong),
+        (400, {"error": {"code": "InputTextSensitiveContentDetected", "message": "m", "type": "BadRequest"}}, errors.ContentBlocked),
+        (400, {"code": "Arrearage", "message": "Access denied", "request_id": "r"}, errors.ProviderRejectedOurKey),
+        (401, {"code": "InvalidApiKey", "message": "Invalid API-key provided.", "request_id": "r"}, errors.ProviderRejectedOurKey),
+        (403, {"error": {"code": "model_not_found", "message": "m"}}, errors.ProviderLacksModel),
+        (
+            404,
+            {"error": {"message": "Not found the model k9 or Permission denied", "type": "resource_not_found_error"}},
+            errors.ProviderLacksModel,
+        ),
+        (404, {"error": {"code": "InvalidEndpointOrModel.NotFound", "message": "m", "type": "NotFound"}}, errors.ProviderLacksModel),
+        (404, {"error": {"code": "404", "message": "Resource not found"}}, errors.ProviderNonsense),
+        (429, {"error": {"code": "ServerOverloaded", "message": "m", "type": "TooManyRequests"}}, errors.ProviderLimited),
         (500, b"[" * 100_000, errors.ProviderFault),
         (400, b"\xff\xfe{", errors.ProviderRefused),
         (400, {"error": {"message": ["no", "text"], "code": {"a": 1}, "param": 7}}, errors.ProviderRefused),
@@ -68,6 +84,33 @@ def test_the_status_decides_and_the_code_refines(status: int, body: Any, error: 
     assert type(found) is error
     assert found.message
     assert "html" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"Failed to deserialize the JSON body: missing field `role`", "Failed to deserialize the JSON body: missing field `role`"),
+        (b"<html>no</html>", "it answered 422 without a reason"),
+        (b"{broken", "it answered 422 without a reason"),
+        ({"detail": [{"type": "missing", "loc": ["body", "messages", 0], "msg": "Field required"}]}, "body.messages.0: Field required"),
+        (
+            {"object": "error", "message": {"detail": [{"loc": ["body", "x"], "msg": "Extra inputs"}, {"msg": "b"}]}},
+            "body.x: Extra inputs; b",
+        ),
+        ({"detail": "Unprocessable"}, "Unprocessable"),
+        ({"detail": [7, {"loc": 3}]}, "it answered 422 without a reason"),
+    ],
+)
+def test_the_reason_is_found_wherever_it_stands(body: Any, words: str) -> None:
+    assert error_for(422, body).message == f"The provider refused the request: {words}"
+
+
+def test_a_block_by_azure_says_so_whatever_stands_inside() -> None:
+    inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": True}}}
+    found = error_for(
+        400, {"error": {"message": "The response was filtered.", "code": "content_filter", "status": 400, "innererror": inner}}
+    )
+    assert type(found) is errors.ContentBlocked
 
 
 def test_a_refusal_keeps_the_vendors_words_and_the_parameter() -> None:

@@ -121,6 +121,77 @@ def test_a_missing_delta_becomes_an_empty_one() -> None:
     assert Heard(out).chunks[0]["choices"] == [{"finish_reason": "stop", "index": 0, "delta": {}}]
 
 
+def call(**fields: Any) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 0, **fields}]}
+
+
+FIRST = chunk(call(id="call_1", type="function", function={"name": "f", "arguments": ""}))
+
+
+def test_blanks_of_a_later_piece_are_left_out() -> None:
+    it = reader()
+    assert it.feed(FIRST) is FIRST
+    out = it.feed(chunk(call(id="", type="", function={"name": "", "arguments": "{}"})))
+    assert Heard(out).chunks[0]["choices"][0]["delta"] == call(function={"arguments": "{}"})
+
+
+def test_a_later_piece_without_blanks_passes_as_it_is() -> None:
+    it, piece = reader(), chunk(call(function={"arguments": "{}"}))
+    it.feed(FIRST)
+    assert it.feed(piece) is piece
+
+
+@pytest.mark.parametrize("blank", [{"id": ""}, {"id": None}, {}])
+def test_a_call_that_begins_without_an_id_is_given_one(blank: dict[str, Any]) -> None:
+    begun = chunk(call(**blank, function={"name": "f", "arguments": ""}))
+    it = reader()
+    heard = Heard(it.feed(begun) + it.feed(chunk(call(**blank, function={"arguments": "{}"}))))
+    ids = [piece["choices"][0]["delta"]["tool_calls"][0].get("id") for piece in heard.chunks]
+    assert str(ids[0]).startswith("call_")
+    assert len(str(ids[0])) == 29
+    assert not ids[1]
+    assert heard.chunks[0]["choices"][0]["delta"]["tool_calls"][0]["type"] == "function"
+    assert Heard(reader().feed(begun)).tools == {(0, 0): {"id": ids[0], "name": "f", "arguments": ""}}
+
+
+def test_two_calls_without_an_id_are_told_apart() -> None:
+    both = {"tool_calls": [{"index": number, "function": {"name": "f", "arguments": "{}"}} for number in (0, 1)]}
+    tools = Heard(reader().feed(chunk(both))).tools
+    assert tools[(0, 0)]["id"] != tools[(0, 1)]["id"]
+
+
+def test_calls_without_a_number_are_numbered() -> None:
+    it = reader()
+    pieces = [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}},
+        {"function": {"arguments": "}"}},
+        {"index": None, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+    heard = Heard(b"".join(it.feed(chunk({"tool_calls": [piece]})) for piece in pieces))
+    assert heard.tools == {
+        (0, 0): {"id": "a", "name": "f", "arguments": "{}"},
+        (0, 1): {"id": "b", "name": "g", "arguments": "{}"},
+    }
+    assert [piece["choices"][0]["delta"]["tool_calls"][0]["index"] for piece in heard.chunks] == [0, 0, 1]
+
+
+def test_a_list_of_parts_becomes_text_and_thought() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    out = reader().feed(chunk({"content": [thought, {"type": "text", "text": "yes"}]}))
+    assert Heard(out).chunks[0]["choices"][0]["delta"] == {"content": "yes", "reasoning_content": "hm"}
+    other = {"type": "reference", "reference_ids": [1]}
+    out = reader().feed(chunk({"content": [{"type": "text", "text": "yes"}, other]}))
+    assert Heard(out).chunks[0]["choices"][0]["delta"] == {"content": "yes", "content_parts": [other]}
+
+
+@pytest.mark.parametrize(("theirs", "openais"), [("normal", "stop"), ("sensitive", "content_filter"), ("model_length", "length")])
+def test_a_vendors_word_for_the_end_is_openais_to_the_client(theirs: str, openais: str) -> None:
+    it = reader()
+    assert Heard(it.feed(HELLO + chunk({}, theirs))).finish == {0: openais}
+    it.finish()
+    assert it.finish_reason == openais
+
+
 def test_keep_alives_are_not_passed_on() -> None:
     it = reader()
     assert it.feed(b": keep-alive\n\n") == b""
@@ -239,12 +310,29 @@ def test_an_error_of_the_vendor_is_told_without_our_key() -> None:
         ({**USAGE, "prompt_tokens_details": None, "completion_tokens_details": None}, Usage(input=10, output=5)),
         ({**USAGE, "prompt_cache_hit_tokens": 6, "prompt_cache_miss_tokens": 4}, Usage(input=4, cached_input=6, output=5)),
         ({**USAGE, "cached_tokens": 3}, Usage(input=7, cached_input=3, output=5)),
-        ({**USAGE, "completion_tokens_details": {"reasoning_tokens": 2}}, Usage(input=10, output=5, reasoning=2)),
+        ({**USAGE, "completion_tokens_details": {"reasoning_tokens": 2}}, Usage(input=10, output=3, reasoning=2)),
         (
             {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 22, "completion_tokens_details": {"reasoning_tokens": 7}},
-            Usage(input=10, output=12, reasoning=7),
+            Usage(input=10, output=5, reasoning=7),
         ),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 22}, Usage(input=10, output=5, reasoning=7)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 10**10}, Usage(input=10, output=5)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 12}, Usage(input=10, output=5)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "many"}, Usage(input=10, output=5)),
         ({**USAGE, "prompt_tokens_details": {"cached_tokens": 11}}, Usage(input=10, output=5)),
+        (
+            {**USAGE, "prompt_tokens_details": {"audio_tokens": 3, "image_tokens": 2}},
+            Usage(input=5, input_audio=3, input_image=2, output=5),
+        ),
+        (
+            {**USAGE, "prompt_tokens_details": {"cached_tokens": 6, "audio_tokens": 1, "image_tokens": 7}},
+            Usage(cached_input=6, input_audio=1, input_image=3, output=5),
+        ),
+        (
+            {**USAGE, "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": 2, "image_tokens": 1}},
+            Usage(input=10, output=1, reasoning=1, output_audio=2, output_image=1),
+        ),
+        ({**USAGE, "completion_tokens_details": {"reasoning_tokens": 9}}, Usage(input=10, reasoning=5)),
         ({**USAGE, "prompt_tokens": -1}, None),
         ({**USAGE, "completion_tokens": 1.5}, None),
         ({**USAGE, "completion_tokens": "5"}, None),

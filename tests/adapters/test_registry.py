@@ -13,6 +13,7 @@ from core.config import ProviderSpec
 from core.errors import ConfigurationError, ProviderLacksModel
 from core.outbound import Guard, GuardedTransport
 from providers.adapters import registry
+from providers.adapters.base import FormField
 from providers.adapters.openai_compatible import OpenAICompatible
 from tests.adapters.cast import SECRET, Heard, model, provider, request
 
@@ -25,8 +26,8 @@ def test_every_kind_has_a_label_a_form_and_an_adapter(kind: str) -> None:
     fields = registry.form(kind)
     assert len({field.name for field in fields}) == len(fields)
     path = "providers.adapters.openai_compatible:OpenAICompatible"
-    adapter = registry.adapter_for(provider(kind, options={"adapter": path}))
-    assert adapter.dialect == "openai"
+    options = {"adapter": path} if kind == registry.CUSTOM else {}
+    assert isinstance(registry.adapter_for(provider(kind, options=options)).dialects, frozenset)
 
 
 def test_an_empty_base_url_is_the_vendors_own() -> None:
@@ -37,8 +38,8 @@ def test_an_empty_base_url_is_the_vendors_own() -> None:
 
 def test_a_key_is_asked_for_where_the_vendor_wants_one() -> None:
     required = {kind: any(field.required for field in registry.form(kind) if field.secret) for kind in KINDS}
-    assert required["openai"]
-    assert not required["ollama"]
+    free = {"openai_compatible", "vllm", "llamacpp", "ollama", "localai", "custom", "echo"}
+    assert {kind for kind, wanted in required.items() if not wanted} == free
     assert registry.form("echo") == ()
 
 
@@ -60,6 +61,36 @@ def test_a_provider_that_cannot_work_is_named(spec: ProviderSpec, words: str) ->
     assert "provider 'main'" in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", registry.COMPATIBLE_VENDORS)
+def test_a_row_is_data_alone(kind: str) -> None:
+    row = registry.COMPATIBLE_VENDORS[kind]
+    adapter = registry.adapter_for(provider(kind))
+    assert type(adapter) is OpenAICompatible
+    assert adapter.quirks == row.quirks
+    declared = {field.name for field in registry.form(kind)}
+    assert {option for option, _ in adapter.quirks.option_headers} == declared - {"api_key", "base_url"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        (FormField("a", "A"), "text", ""),
+        (FormField("a", "A"), 7, "one line of text"),
+        (FormField("a", "A"), "two\nlines", "one line of text"),
+        (FormField("a", "A", choices=(("x", "X"), ("y", "Y"))), "x", ""),
+        (FormField("a", "A", choices=(("x", "X"), ("y", "Y"))), "", ""),
+        (FormField("a", "A", choices=(("x", "X"), ("y", "Y"))), ["x"], "Choose one of x, y."),
+        (FormField("a", "A", mapping=True), {"m": "d"}, ""),
+        (FormField("a", "A", mapping=True), {}, ""),
+        (FormField("a", "A", mapping=True), {"m": ""}, "object of names"),
+        (FormField("a", "A", mapping=True), [["m", "d"]], "object of names"),
+    ],
+)
+def test_a_declaration_judges_a_value(field: FormField, value: object, words: str) -> None:
+    assert words in field.refusal(value)
+    assert bool(words) == bool(field.refusal(value))
+
+
 def test_a_custom_adapter_is_a_class_by_its_path() -> None:
     spec = provider("custom", options={"adapter": "providers.adapters.openai_compatible:OpenAICompatible"})
     assert type(registry.adapter_for(spec)) is OpenAICompatible
@@ -68,9 +99,8 @@ def test_a_custom_adapter_is_a_class_by_its_path() -> None:
 def test_the_registry_imports_no_vendor_and_no_django() -> None:
     code = "import sys, providers.adapters.registry; print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert [
-        name for name in shown.stdout.split() if name.startswith(("providers.adapters.openai", "providers.adapters.echo", "django"))
-    ] == []
+    ours = {name for name in shown.stdout.split() if name.startswith(("providers.adapters.", "django"))}
+    assert ours == {"providers.adapters.base", "providers.adapters.quirks", "providers.adapters.registry"}
 
 
 async def echo(body: dict[str, Any], model_id: str = "echo-1") -> Any:
@@ -90,7 +120,7 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}
 async def test_echo_answers_what_it_was_told() -> None:
     adapter, response = await echo(ASKED)
     body = await response.read(2**16)
-    answer = adapter.read_answer(body)
+    answer = adapter.read_answer(body, request(ASKED))
     assert answer.body is body
     assert json.loads(body)["choices"][0]["message"]["content"] == "echo: good day"
     assert (answer.usage.input, answer.usage.output, answer.finish_reason) == (4, 3, "stop")
@@ -120,7 +150,7 @@ async def test_echo_streams_word_by_word(wants_usage: bool) -> None:
 async def test_echo_calls_a_tool_when_told_to() -> None:
     body = {"model": "a", "tools": TOOLS, "messages": [{"role": "user", "content": "please call tool"}]}
     adapter, response = await echo(body)
-    answer = json.loads(adapter.read_answer(await response.read(2**16)).body)
+    answer = json.loads(adapter.read_answer(await response.read(2**16), request(body)).body)
     assert answer["choices"][0]["message"]["tool_calls"][0]["function"] == {"name": "weather", "arguments": "{}"}
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
     _, response = await echo({**body, "stream": True})

@@ -84,7 +84,6 @@ def make_request(request_id: str, **columns: object) -> tuple[RequestLog, UsageR
     logged = {"status_code": 200, "attempts": 1, "total_tokens": 30, "dialect": "openai", **shared, **money, **columns}
     request = RequestLog.objects.create(request_id=request_id, **logged)
     usage = UsageRecord.objects.create(
-        attempt_id=f"{request_id}-1",
         request_id=request_id,
         attempt=1,
         provider_id="p",

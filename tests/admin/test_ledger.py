@@ -167,7 +167,6 @@ def test_money_is_a_decimal_with_its_currency_and_unknown_is_not_zero(root: Clie
 
 def test_a_request_shows_its_attempts(root: Client, world: World, django_assert_max_num_queries: Callable[..., object]) -> None:
     UsageRecord.objects.create(
-        attempt_id="req_one-2",
         request_id="req_one",
         attempt=2,
         started_at=timezone.now(),

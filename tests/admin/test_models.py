@@ -90,7 +90,7 @@ def test_a_price_in_the_past_is_refused_on_its_field(root: Client, world: World)
 def test_prices_are_not_edited_in_place(root: Client, world: World) -> None:
     price = world.model.prices.get()
     data = {"alias": "gpt-4o", "provider": world.provider.pk, "model_id": "gpt-4o-2024-08-06", "model_type": "chat", "is_active": "on"}
-    data |= {"priority": "5", "quality": "50", "capabilities": "[]"}
+    data |= {"priority": "5", "quality": "50", "capabilities": "[]", "unsupported_params": "refuse", "over_long": "refuse"}
     data |= {"prices-TOTAL_FORMS": "2", "prices-INITIAL_FORMS": "1", "prices-0-id": price.pk, "prices-0-DELETE": "on"}
     data |= {"prices-0-input_micros": "1", "prices-1-input_micros": "1", "prices-1-output_micros": "1", "prices-1-currency": "USD"}
     assert root.post(reverse("admin:models_registry_llmmodel_change", args=[world.model.pk]), data).status_code == 302
@@ -117,9 +117,64 @@ def test_sync_applies_on_post(root: Client, world: World, vendor_lists: list[str
 
 def test_sync_with_nothing_to_do_offers_no_button(root: Client, world: World, vendor_lists: list[str]) -> None:
     vendor_lists.remove("gpt-5")
+    LLMModel.objects.update(context_window=1, max_output_tokens=1, capabilities=["an admin's own"])
     page = root.get(_sync(world)).content.decode()
     assert "nothing to change" in page
     assert "Apply" not in page
+
+
+def test_sync_fills_in_what_was_ticked_and_nothing_else(root: Client, world: World, vendor_lists: list[str]) -> None:
+    page = root.get(_sync(world)).content.decode()
+    assert "400000" in page
+    assert 'value="per_million gpt-5"' in page
+    assert 'value="per_million gpt-4o-2024-08-06"' not in page, "that one has a price"
+    response = root.post(_sync(world), {"accept": ["context_window gpt-5", "context_window gpt-4o-2024-08-06"]}, follow=True)
+    assert "2 values filled in" in response.content.decode()
+    rows = LLMModel.objects.order_by("alias").values_list("alias", "context_window", "max_output_tokens", "capabilities")
+    assert list(rows) == [("gpt-4o", 128_000, None, []), ("gpt-5", 400_000, None, [])]
+    assert Price.objects.count() == 1
+
+
+def test_sync_takes_a_proposed_price(root: Client, world: World, vendor_lists: list[str]) -> None:
+    root.post(_sync(world), {"accept": ["per_million gpt-5"]})
+    assert LLMModel.objects.get(alias="gpt-5").prices.get().output_micros == 10_000_000
+
+
+def test_sync_takes_everything_with_one_tick_and_leaves_what_an_admin_wrote(root: Client, world: World, vendor_lists: list[str]) -> None:
+    LLMModel.objects.update(context_window=7, capabilities=["mine"])
+    root.post(_sync(world), {"accept_all": "on"})
+    old, new = LLMModel.objects.order_by("alias")
+    assert (old.context_window, old.max_output_tokens, old.capabilities) == (7, 16_384, ["mine"])
+    assert old.prices.get().source == ""
+    assert (new.context_window, new.max_output_tokens, new.prices.count()) == (400_000, 128_000, 1)
+    assert "tools" in new.capabilities
+
+
+def test_what_was_ticked_and_is_proposed_no_more_changes_nothing(root: Client, world: World, vendor_lists: list[str]) -> None:
+    response = root.post(_sync(world), {"accept": ["context_window gpt-4"]})
+    assert "Nothing is proposed for gpt-4" in response.content.decode()
+    assert LLMModel.objects.count() == 1
+
+
+@pytest.mark.parametrize("ticked", [{"accept_all": "on"}, {"accept": ["per_million gpt-5"]}])
+def test_a_price_is_taken_only_by_those_who_may_set_one(
+    staff: Callable[..., Client], world: World, vendor_lists: list[str], ticked: dict[str, object]
+) -> None:
+    client = staff("providers.sync_provider", "models_registry.view_llmmodel")
+    assert "per_million gpt-5" not in client.get(_sync(world)).content.decode()
+    assert client.post(_sync(world), ticked).status_code == 403
+    assert LLMModel.objects.count() == 1
+    assert client.post(_sync(world), {"accept": ["context_window gpt-5"]}).status_code == 302
+    assert LLMModel.objects.get(alias="gpt-5").context_window == 400_000
+
+
+def test_a_long_list_of_proposals_is_shown_in_part(
+    root: Client, world: World, vendor_lists: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models_registry.admin.MAX_PROPOSALS_SHOWN", 1)
+    page = root.get(_sync(world)).content.decode()
+    assert "1 more are not shown" in page
+    assert 'value="context_window gpt-5"' not in page
 
 
 def test_sync_says_what_failed(root: Client, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

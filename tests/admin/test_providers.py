@@ -10,8 +10,10 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
+from models_registry.models import LLMModel
 from providers import services
 from providers.models import Provider, ProviderKey
+from providers.report import CHAT_CHECKS
 from tests.admin.conftest import PLANTED, World
 
 ADD = "/admin/providers/provider/add/"
@@ -206,23 +208,41 @@ def test_disable_and_enable(root: Client, world: World) -> None:
 
 
 def test_the_connection_test_runs_on_post_only_and_says_what_it_found(root: Client, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Provider] = []
+    calls: list[tuple[Provider, str]] = []
 
-    def tested(provider: Provider) -> SimpleNamespace:
-        calls.append(provider)
+    def tested(provider: Provider, model: str) -> SimpleNamespace:
+        calls.append((provider, model))
         checks = [SimpleNamespace(name="chat", result="fail", detail="The vendor said <script>alert(1)</script>.")]
-        return SimpleNamespace(ok=False, latency_ms=41, checks=checks, tokens_used=0)
+        return SimpleNamespace(ok=False, latency_ms=41, checks=checks, tokens_used=17, model="gpt-4o-2024-08-06")
 
     monkeypatch.setattr(services, "test_connection", tested)
     url = reverse("admin:providers_provider_test_connection", args=[world.provider.pk])
     assert root.get(url).status_code == 200
     assert calls == []
-    page = root.post(url).content.decode()
-    assert calls == [world.provider]
+    page = root.post(url, {"model": "gpt-4o"}).content.decode()
+    assert calls == [(world.provider, "gpt-4o")]
     assert "It does not work" in page
-    assert "41 ms" in page
+    assert "gpt-4o-2024-08-06 · 41 ms · 17 tokens used" in page
     assert "&lt;script&gt;" in page
     assert "<script>alert" not in page
+
+
+def test_the_connection_test_shows_every_check_and_keeps_it_at_the_model(root: Client) -> None:
+    provider = services.create_provider(name="echo", provider_type="echo")
+    model = LLMModel.objects.create(provider=provider, model_id="echo-1", alias="echo")
+    page = root.post(reverse("admin:providers_provider_test_connection", args=[provider.pk]), {"model": ""}).content.decode()
+    assert "It works" in page
+    assert all(f"<td>{name}</td>" in page for name in CHAT_CHECKS)
+    assert "not offered" in page
+    shown = root.get(reverse("admin:models_registry_llmmodel_change", args=[model.pk])).content.decode()
+    assert "parallel_tools not offered" in shown
+
+
+def test_a_model_of_another_provider_is_no_choice(root: Client, world: World) -> None:
+    provider = services.create_provider(name="echo", provider_type="echo")
+    response = root.post(reverse("admin:providers_provider_test_connection", args=[provider.pk]), {"model": "gpt-4o"})
+    assert response.context["form"].errors["model"]
+    assert response.context["report"] is None
 
 
 def test_who_may_only_look_sees_the_provider_without_its_secret_field(staff: Callable[..., Client], world: World) -> None:

@@ -41,10 +41,10 @@ def test_added_latency_is_over_the_stub_in_the_same_round() -> None:
 @pytest.mark.parametrize(
     ("figures", "failed"),
     [
-        ((0.35, 2.0, 130.0), []),
-        ((0.34, 1.0, 60.0), ["relay_ratio"]),
+        ((0.5, 2.0, 120.0), []),
+        ((0.49, 1.0, 60.0), ["relay_ratio"]),
         ((0.9, 2.01, 60.0), ["chunk_ratio"]),
-        ((0.9, 1.0, 130.1), ["rss_mb"]),
+        ((0.9, 1.0, 120.1), ["rss_mb"]),
     ],
 )
 def test_the_gate(figures: tuple[float, float, float], failed: list[str]) -> None:

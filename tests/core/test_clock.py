@@ -6,6 +6,7 @@ import time
 
 from core.chat import ChatRequest, WireCall
 from core.clock import FrozenClock, SystemClock
+from core.plain import PLAIN
 
 
 def test_a_frozen_clock_moves_when_told() -> None:
@@ -28,5 +29,5 @@ def test_a_wire_call_does_not_show_its_headers() -> None:
 
 
 def test_a_request_is_never_estimated_at_nothing() -> None:
-    request = ChatRequest("openai", "m", False, False, None, 0, {})
+    request = ChatRequest(PLAIN, "m", False, False, None, 0, {})
     assert request.estimated_input_tokens == 1

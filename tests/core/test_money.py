@@ -17,8 +17,8 @@ COUNTS = st.integers(0, 10**9)
 PRICES = st.integers(0, 10**12)
 
 
-def price(input: int = 0, cached_input: int = 0, cache_write: int = 0, output: int = 0) -> PriceSpec:
-    return PriceSpec("p", "USD", 0.0, None, input, cached_input, cache_write, output)
+def price(input: int = 0, cached_input: int = 0, cache_write: int = 0, output: int = 0, **more: int) -> PriceSpec:
+    return PriceSpec("p", "USD", 0.0, None, input, cached_input, cache_write, output, **more)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,22 @@ def test_an_amount_in_plain_words(micros: int, text: str) -> None:
 
 
 def test_each_bucket_has_its_price() -> None:
-    usage = Usage(input=1_000_000, cached_input=2_000_000, cache_write=3_000_000, output=4_000_000, reasoning=4_000_000)
+    usage = Usage(input=1_000_000, cached_input=2_000_000, cache_write=3_000_000, output=4_000_000)
     assert cost_micros(usage, price(input=1, cached_input=10, cache_write=100, output=1000)) == 1 + 20 + 300 + 4000
+
+
+def test_a_bucket_without_a_price_of_its_own_costs_what_text_does() -> None:
+    usage = Usage(
+        cache_write_1h=1_000_000,
+        input_audio=2_000_000,
+        input_image=3_000_000,
+        reasoning=4_000_000,
+        output_audio=5_000_000,
+        output_image=6_000_000,
+    )
+    assert cost_micros(usage, price(input=1, cached_input=0, cache_write=100, output=1000)) == 100 + 2 + 3 + 4000 + 5000 + 6000
+    own = {"cache_write_1h": 7, "input_audio": 70, "input_image": 700, "reasoning": 7_000, "output_audio": 0, "output_image": 70_000}
+    assert cost_micros(usage, price(input=1, cached_input=0, cache_write=100, output=1000, **own)) == 7 + 140 + 2100 + 28_000 + 420_000
 
 
 @pytest.mark.parametrize(("tokens", "cost"), [(1, 0), (2, 1), (3, 2), (5, 2), (7, 4)])
@@ -73,6 +87,6 @@ def test_the_price_in_force_includes_its_first_moment_and_not_its_last() -> None
     assert ModelSpec("m", "m", "m", "p").price_at(0.0) is None
 
 
-def test_usage_adds_up_without_counting_reasoning_twice() -> None:
-    usage = Usage(input=1, cached_input=2, cache_write=4, output=8, reasoning=8)
-    assert (usage.prompt_tokens, usage.total_tokens) == (7, 15)
+def test_usage_adds_up_over_disjoint_buckets() -> None:
+    usage = Usage(1, 2, 4, 8, 16, 32, output=64, reasoning=128, output_audio=256, output_image=512)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (63, 960, 1023)

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.abc import AbstractResolver
 
 from core import errors
 from core.chat import WireCall
-from core.config import TimeoutSpec
 from core.outbound import Guard, GuardedTransport, prepared_url
 from tests.adapters.cast import quick
+from tests.core.raw_server import OK, RawServer
 from tests.fault_vendor import FaultVendor
 
 FORBIDDEN_HOSTS = [
@@ -88,30 +87,24 @@ def no_connect(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return reached
 
 
-class Names(AbstractResolver):
+class Names:
     """A DNS that gives these answers, one after the other."""
 
     def __init__(self, *answers: list[str]) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[Any]:
+    async def __call__(self, host: str, port: int) -> list[str]:
         self.asked.append(host)
-        addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return [
-            {"hostname": host, "host": ip, "port": port, "family": socket.AF_INET6 if ":" in ip else socket.AF_INET, "proto": 0, "flags": 0}
-            for ip in addresses
-        ]
-
-    async def close(self) -> None: ...
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 def call(url: str, **headers: str) -> WireCall:
     return WireCall(url, {"Content-Type": "application/json", **headers}, b'{"model": "ok", "messages": []}')
 
 
-async def open_and_close(url: str, *, resolver: AbstractResolver | None = None, allow: list[tuple[str, int | None]] | None = None) -> None:
-    transport = GuardedTransport(Guard(allow or []), resolver=resolver)
+async def open_and_close(url: str, *, resolve: Names | None = None, allow: list[tuple[str, int | None]] | None = None) -> None:
+    transport = GuardedTransport(Guard(allow or []), resolve=resolve)
     try:
         (await transport.open(call(url), quick())).close()
     finally:
@@ -121,7 +114,7 @@ async def open_and_close(url: str, *, resolver: AbstractResolver | None = None, 
 @pytest.mark.parametrize("host", FORBIDDEN_HOSTS)
 async def test_an_address_that_is_not_public_is_refused_in_every_spelling(host: str, no_connect: list[Any]) -> None:
     with pytest.raises(errors.OutboundRefused) as caught:
-        await open_and_close(f"http://{host}:8080/v1/chat/completions", resolver=Names(["127.0.0.1"]))  # asked for names alone
+        await open_and_close(f"http://{host}:8080/v1/chat/completions", resolve=Names(["127.0.0.1"]))  # asked for names alone
     assert no_connect == []
     assert not caught.value.blames_provider
     assert caught.value.http_status == 502
@@ -172,22 +165,22 @@ def test_what_is_no_address_is_refused() -> None:
 @pytest.mark.parametrize("addresses", [["127.0.0.2"], ["10.0.0.1", "::1"], ["127.0.0.2", "127.0.0.3", "::1"]])
 async def test_a_name_is_judged_by_its_addresses(addresses: list[str], no_connect: list[Any]) -> None:
     with pytest.raises(errors.OutboundRefused):
-        await open_and_close("https://evil.test/v1", resolver=Names(addresses))
+        await open_and_close("https://evil.test/v1", resolve=Names(addresses))
     assert no_connect == []
 
 
 async def test_of_mixed_addresses_only_the_public_ones_are_tried(no_connect: list[Any]) -> None:
     with pytest.raises(errors.ProviderError):
-        await open_and_close("http://mixed.test/v1", resolver=Names(["127.0.0.2", "8.8.8.8", "10.0.0.1"]))
+        await open_and_close("http://mixed.test/v1", resolve=Names(["127.0.0.2", "8.8.8.8", "10.0.0.1"]))
     assert {address for address, _ in no_connect} == {"8.8.8.8"}
 
 
 async def test_a_name_that_changes_its_mind_is_caught(no_connect: list[Any]) -> None:
     names = Names(["8.8.8.8"], ["127.0.0.2"])
-    transport = GuardedTransport(Guard(), resolver=names)
+    transport = GuardedTransport(Guard(), resolve=names)
     with pytest.raises(errors.ProviderUnreachable):
         await transport.open(call("http://rebind.test/"), quick())
-    transport._session.connector.clear_dns_cache()  # type: ignore[union-attr]
+    transport._connector.forget()
     with pytest.raises(errors.OutboundRefused):
         await transport.open(call("http://rebind.test/"), quick())
     await transport.close()
@@ -198,7 +191,7 @@ async def test_a_name_that_changes_its_mind_is_caught(no_connect: list[Any]) -> 
 @pytest.mark.parametrize("url", ["http://127.0.0.1.evil.test:{port}/", "http://evil.test:{port}/127.0.0.1"])
 async def test_looking_like_an_allowed_address_is_not_enough(url: str, no_connect: list[Any]) -> None:
     with pytest.raises(errors.ProviderUnreachable):
-        await open_and_close(url.format(port=11434), resolver=Names(["8.8.8.8"]), allow=[("127.0.0.0/8", 11434)])
+        await open_and_close(url.format(port=11434), resolve=Names(["8.8.8.8"]), allow=[("127.0.0.0/8", 11434)])
     assert no_connect[0][0] == "8.8.8.8"
 
 
@@ -280,44 +273,6 @@ async def test_proxies_and_netrc_of_the_environment_are_ignored(vendor: FaultVen
     assert response.status == 200
     await response.read(2**16)
     assert vendor.ledger[0]["key_last4"] == ""
-
-
-class RawServer:
-    """Answers every connection with the same bytes and keeps what it was sent."""
-
-    def __init__(self, answer: bytes, *, close: bool = False, context: ssl.SSLContext | None = None) -> None:
-        self.answer, self.close, self.context = answer, close, context
-        self.requests: list[bytes] = []
-
-    async def __aenter__(self) -> RawServer:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context)
-        self.port = self.server.sockets[0].getsockname()[1]
-        self.transport = GuardedTransport(Guard([("127.0.0.0/8", self.port)]))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.transport.close()
-        self.server.close()
-        await self.server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if self.close:
-                await reader.read(2**16)
-                writer.write(self.answer)
-            while not self.close:
-                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-                writer.write(self.answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def get(self, timeouts: TimeoutSpec | None = None, scheme: str = "http") -> Any:
-        return await self.transport.open(WireCall(f"{scheme}://127.0.0.1:{self.port}/", {}, method="GET"), timeouts or quick())
-
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\nX-Request-ID: 7\r\n"
 
 
 async def test_status_type_and_headers_are_read(vendor: FaultVendor) -> None:
@@ -404,11 +359,11 @@ async def test_a_connection_that_hangs_is_a_connect_timeout(monkeypatch: pytest.
 
 async def test_a_name_without_an_address_is_unreachable(no_connect: list[Any]) -> None:
     class Nowhere(Names):
-        async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[Any]:
+        async def __call__(self, host: str, port: int) -> list[str]:
             raise OSError(-2, "Name or service not known")
 
     with pytest.raises(errors.ProviderUnreachable, match="does not resolve"):
-        await open_and_close("http://nowhere.test/", resolver=Nowhere([]))
+        await open_and_close("http://nowhere.test/", resolve=Nowhere([]))
 
 
 async def test_a_line_break_in_a_header_is_refused_without_repeating_it(vendor: FaultVendor, transport: GuardedTransport) -> None:
@@ -457,6 +412,6 @@ async def test_plain_http_on_an_https_address_is_a_tls_failure() -> None:
 
 async def test_the_transport_opens_nothing_before_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = GuardedTransport(Guard())
-    assert transport._session is None
+    assert transport._pool is None
     await transport.close()
     await transport.close()

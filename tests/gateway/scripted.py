@@ -34,6 +34,8 @@ class Stream:
 
 
 class Reader:
+    tail = b"data: [DONE]\n\n"
+
     def __init__(self, stream: Stream) -> None:
         self.usage: Usage | None = None
         self.finish_reason = ""
@@ -48,8 +50,9 @@ class Reader:
         self.output_bytes += len(data)
         return data
 
-    def finish(self) -> None:
+    def finish(self) -> bytes:
         self.usage, self.finish_reason = self._stream.usage_at_end, "stop"
+        return b""
 
 
 class Response:
@@ -82,7 +85,7 @@ class Response:
 class ScriptedAdapter:
     """Each call takes the next step: an exception (at `send`), an Answer, or a Stream."""
 
-    dialect, form = "openai", ()
+    dialects, form = frozenset({"openai"}), ()
     scripts: dict[str, list[Any]] = {}
     responses: list[Response] = []
 
@@ -105,7 +108,7 @@ class ScriptedAdapter:
         self.responses.append(response)
         return response
 
-    def read_answer(self, body: bytes) -> Answer:
+    def read_answer(self, body: bytes, request: ChatRequest) -> Answer:
         assert self._answer is not None
         return self._answer
 

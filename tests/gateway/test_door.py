@@ -97,8 +97,8 @@ async def test_the_books_are_closed_before_the_last_byte(bench: Bench) -> None:
 
     await bench.door(client.scope, client.receive, send)
     assert settled_when[b"data: 1\n\n"] == 0
-    assert settled_when[openai_chat.DONE] == 1
-    assert client.body == b"data: 1\n\n" + openai_chat.DONE
+    assert settled_when[b"data: [DONE]\n\n"] == 1
+    assert client.body == b"data: 1\n\n" + b"data: [DONE]\n\n"
     assert client.headers[b"content-type"].startswith(b"text/event-stream")
     assert client.complete
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-from core.chat import Usage
 from core.clock import FrozenClock
 from monitoring.journal import AttemptOpened, AttemptSettled, Journal, Record, RequestEnded
 
@@ -15,7 +14,6 @@ BEGUN = 1_800_000_000.0
 
 def opened(name: str, attempt: int = 1, **changes: object) -> AttemptOpened:
     record = AttemptOpened(
-        attempt_id=f"{name}-{attempt}",
         request_id=name,
         attempt=attempt,
         started_at=BEGUN,
@@ -36,13 +34,24 @@ def opened(name: str, attempt: int = 1, **changes: object) -> AttemptOpened:
 
 def settled(name: str, attempt: int = 1, **changes: object) -> AttemptSettled:
     record = AttemptSettled(
-        attempt_id=f"{name}-{attempt}",
+        request_id=name,
+        attempt=attempt,
         status="ok",
         provider_key_id="pk1",
         error_code="",
         vendor_status=200,
         finish_reason="stop",
-        usage=Usage(input=100, cached_input=20, cache_write=3, output=50, reasoning=7),
+        input_tokens=100,
+        cached_input_tokens=20,
+        cache_write_tokens=3,
+        cache_write_1h_tokens=2,
+        input_audio_tokens=5,
+        input_image_tokens=6,
+        output_tokens=50,
+        reasoning_tokens=7,
+        output_audio_tokens=8,
+        output_image_tokens=9,
+        usage_source="vendor",
         cost_micros=1234,
         currency="USD",
         price_id="price1",
@@ -75,6 +84,7 @@ def ended(name: str, **changes: object) -> RequestEnded:
         duration_ms=820,
         first_token_ms=212,
         config_version=17,
+        dropped="seed",
     )
     return msgspec.structs.replace(record, **changes)
 

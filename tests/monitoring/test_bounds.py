@@ -11,6 +11,7 @@ from django.db import models
 from core.chat import Answer, ChatRequest
 from core.config import CallerSpec
 from core.errors import GatewayError
+from core.plain import PLAIN
 from gateway import settlement
 from gateway.settlement import Attempt, Charge
 from monitoring.journal import AttemptSettled, RequestEnded
@@ -25,7 +26,7 @@ class Wordy(GatewayError):
 
 
 def ended(model: str, error: GatewayError | None) -> RequestEnded:
-    request = ChatRequest("openai", model, False, False, None, 10, {})
+    request = ChatRequest(PLAIN, model, False, False, None, 10, {})
     return settlement.ended(
         request_id="r",
         started_at=0.0,
@@ -38,6 +39,7 @@ def ended(model: str, error: GatewayError | None) -> RequestEnded:
         error=error,
         first_token_s=None,
         version=1,
+        dropped=(),
     )
 
 
@@ -45,7 +47,7 @@ def settled(finish_reason: str, error: GatewayError | None) -> AttemptSettled:
     upstream: Any = SimpleNamespace(key=SimpleNamespace(id="pk1"), reader=None)
     target: Any = None
     attempt = Attempt("r-1", 1, target, 0.0, 0.0, upstream, answer=Answer(b"", None, finish_reason, 0))
-    return settlement.settled(attempt, Charge(), error, 0.0)
+    return settlement.settled(attempt, "r", Charge(), error, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def read_all(path: Path, end: int | None = None) -> tuple[list[Record], list[str
     while offset < stop:
         read = read_segment(path, offset, end=end)
         assert read.next_offset > offset
-        records += [record for _, record in read.records]
+        records += [record for _, written in read.writes for record in written]
         damage += [str(part) for part in read.damage]
         offset = read.next_offset
     return records, damage
@@ -55,11 +55,11 @@ def only_segment(journal: Journal) -> Path:
 def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
     journal.write(opened("a"))
-    journal.write(settled("a", usage=None, cost_micros=None), ended("a", error_message="Größe 模型"))
+    journal.write(settled("a", first_token_ms=None, cost_micros=None), ended("a", error_message="Größe 模型"))
 
     records, damage = read_all(only_segment(journal))
 
-    assert records == [opened("a"), settled("a", usage=None, cost_micros=None), ended("a", error_message="Größe 模型")]
+    assert records == [opened("a"), settled("a", first_token_ms=None, cost_micros=None), ended("a", error_message="Größe 模型")]
     assert damage == []
     assert journal.committed() == Position(1, only_segment(journal).stat().st_size)
 
@@ -71,15 +71,18 @@ def test_all_records_of_a_write_go_out_in_one_system_call(tmp_path: Path, monkey
 
     journal.write(*whole("a"))
 
-    assert writes == [b"".join(frame(record) for record in whole("a"))]
+    assert writes == [frame(*whole("a"))]
 
 
-def test_offsets_say_where_each_record_begins(tmp_path: Path) -> None:
+def test_offsets_say_where_each_write_begins(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
-    journal.write(*whole("a"))
+    for name in "abc":
+        journal.write(*whole(name))
 
-    for offset, record in read_segment(only_segment(journal)).records:
-        assert read_segment(only_segment(journal), offset).records[0] == (offset, record)
+    writes = read_segment(only_segment(journal)).writes
+    assert len(writes) == 3
+    for offset, records in writes:
+        assert read_segment(only_segment(journal), offset).writes[0] == (offset, records)
 
 
 @pytest.mark.parametrize(("max_records", "read_bytes", "taken"), [(50, 2**19, 50), (3000, 10 * len(frame(opened("r000"))) + 9, 10)])
@@ -90,11 +93,12 @@ def test_a_long_segment_is_read_in_steps(
     monkeypatch.setattr(journal_module, "READ_BYTES", read_bytes)
     journal = make_journal(tmp_path)
     written = [opened(f"r{number:03}") for number in range(130)]
-    journal.write(*written)
+    for record in written:
+        journal.write(record)
 
     first = read_segment(only_segment(journal))
 
-    assert [record for _, record in first.records] == written[:taken]
+    assert [record for _, records in first.writes for record in records] == written[:taken]
     assert read_all(only_segment(journal)) == (written, [])
 
 
@@ -102,7 +106,8 @@ def test_a_record_longer_than_one_read_is_read_whole(tmp_path: Path, monkeypatch
     monkeypatch.setattr(journal_module, "READ_BYTES", 1000)
     journal = make_journal(tmp_path)
     written = [opened("a"), ended("b", alias="x" * 5000), opened("c")]
-    journal.write(*written)
+    for record in written:
+        journal.write(record)
 
     assert read_all(only_segment(journal)) == (written, [])
 
@@ -223,14 +228,15 @@ def test_a_torn_tail_is_left_for_later_while_its_end_is_not_committed(tmp_path: 
 
     read = read_segment(only_segment(journal), end=committed.offset)
 
-    assert [record for _, record in read.records] == [opened("a")]
+    assert [records for _, records in read.writes] == [[opened("a")]]
     assert (read.next_offset, read.damage) == (committed.offset, [])
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, len(frame(ended("a"))) - 1])
 def test_a_torn_tail_of_a_dead_process_is_dropped_and_reported(tmp_path: Path, cut: int) -> None:
     journal = make_journal(tmp_path)
-    journal.write(*whole("a"))
+    for record in whole("a"):
+        journal.write(record)
     path = only_segment(journal)
     whole_size = path.stat().st_size
     os.truncate(path, whole_size - cut)
@@ -243,8 +249,9 @@ def test_a_torn_tail_of_a_dead_process_is_dropped_and_reported(tmp_path: Path, c
     assert path.name in damage[0]
 
 
-RECORDS = [record for number in range(4) for record in whole(f"r{number}")]
-FRAMES = [frame(record) for record in RECORDS]
+WRITES = [records for name in "abcd" for records in ([opened(name)], [settled(name), ended(name)])]
+FRAMES = [frame(*records) for records in WRITES]
+RECORDS = [record for records in WRITES for record in records]
 SIZE = sum(map(len, FRAMES))
 
 
@@ -256,7 +263,7 @@ def test_the_magic_cannot_occur_in_a_payload() -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offset=st.integers(0, SIZE - 1), flip=st.integers(1, 255))
-def test_a_flipped_byte_costs_one_record_and_is_reported(tmp_path: Path, offset: int, flip: int) -> None:
+def test_a_flipped_byte_costs_one_write_and_is_reported(tmp_path: Path, offset: int, flip: int) -> None:
     data = bytearray(b"".join(FRAMES))
     data[offset] ^= flip
     path = tmp_path / "flipped.journal"
@@ -265,7 +272,7 @@ def test_a_flipped_byte_costs_one_record_and_is_reported(tmp_path: Path, offset:
 
     records, damage = read_all(path)
 
-    assert records == RECORDS[:hit] + RECORDS[hit + 1 :]
+    assert records == [record for records in WRITES[:hit] + WRITES[hit + 1 :] for record in records]
     assert len(damage) == 1
 
 
@@ -295,7 +302,7 @@ def test_damage_across_reads_is_reported_and_passed(tmp_path: Path, monkeypatch:
     for length in range(1, 140):
         path.write_bytes(b"?" * length + FRAMES[0] + b"?" * length + FRAMES[1])
         records, damage = read_all(path)
-        assert records == RECORDS[:2]
+        assert records == RECORDS[:3]
         assert damage
 
 
@@ -304,19 +311,19 @@ def test_a_length_that_lies_does_not_hide_what_follows(tmp_path: Path) -> None:
     path = tmp_path / "lying.journal"
     path.write_bytes(lying + FRAMES[1])
 
-    assert read_all(path)[0] == [RECORDS[1]]
+    assert read_all(path)[0] == WRITES[1]
 
 
 def test_a_record_of_another_release_is_reported_and_passed(tmp_path: Path) -> None:
     class FromTheFuture(msgspec.Struct, tag="future", array_like=True):
-        attempt_id: str
+        request_id: str
 
     path = tmp_path / "mixed.journal"
     path.write_bytes(FRAMES[0] + frame(FromTheFuture("a")) + FRAMES[1])  # type: ignore[arg-type]
 
     records, damage = read_all(path)
 
-    assert records == RECORDS[:2]
+    assert records == RECORDS[:3]
     assert "future" in damage[0]
 
 

@@ -92,7 +92,6 @@ def world(db: None) -> World:
 
 def usage_record(number: int, **fields: Any) -> UsageRecord:
     values = {
-        "attempt_id": f"attempt-{number}",
         "request_id": f"req-{number}",
         "attempt": 1,
         "started_at": MOMENT,

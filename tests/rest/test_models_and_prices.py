@@ -38,7 +38,15 @@ def test_a_model_round_trips(root: APIClient, world: World) -> None:
     response = root.post(MODELS, body(world))
     assert response.status_code == 201
     row = LLMModel.objects.get(alias="gpt-4o")
-    assert response.json() == {"id": str(row.id), "priority": 100, **body(world)}
+    assert response.json() == {
+        "id": str(row.id),
+        "priority": 100,
+        "unsupported_params": "refuse",
+        "over_long": "refuse",
+        "tested": {},
+        "tested_at": None,
+        **body(world),
+    }
     assert root.get(f"{MODELS}/{row.id}").json() == response.json()
     assert [shown["alias"] for shown in root.get(MODELS).json()["results"]] == ["echo", "gpt-4o"]
     assert [shown["alias"] for shown in root.get(f"{MODELS}?alias=echo").json()["results"]] == ["echo"]

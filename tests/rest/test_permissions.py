@@ -31,6 +31,7 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("post", f"{PROVIDER}/disable", None, ("providers.change_provider",), 200),
     ("post", f"{PROVIDER}/keys", VENDOR_KEY, ("providers.add_providerkey",), 201),
     ("post", f"{PROVIDER}/keys/{{key.id}}/rotate", VENDOR_KEY, ("providers.rotate_providerkey",), 200),
+    ("delete", f"{PROVIDER}/keys/{{key.id}}", None, ("providers.delete_providerkey",), 204),
     (
         "post",
         f"{PROVIDER}/sync-models",

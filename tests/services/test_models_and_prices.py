@@ -12,8 +12,9 @@ from django.db.models import FloatField
 from django.utils import timezone
 
 from core.errors import ProviderNonsense
-from models_registry import services
+from models_registry import catalogue, services
 from models_registry.models import LLMModel, Price
+from models_registry.sync import MAX_VENDOR_MODELS
 from providers.models import Provider
 from providers.services import create_provider
 
@@ -90,12 +91,90 @@ def test_a_taken_alias_gets_the_providers_name_in_front(provider: Provider, mode
     assert aliases == {"other/m", "models/gemini-pro", "other/_odd"}
 
 
-@pytest.mark.parametrize("names", [["x" * 201], ["a\nb"], [""], [f"m{number}" for number in range(services.MAX_VENDOR_MODELS + 1)]])
+@pytest.mark.parametrize("names", [["x" * 201], ["a\nb"], [""], [f"m{number}" for number in range(MAX_VENDOR_MODELS + 1)]])
 def test_a_silly_list_is_refused_whole(provider: Provider, listed: list[str], names: list[str]) -> None:
     listed += ["good", *names]
     with pytest.raises(ProviderNonsense):
         services.sync_models(provider, apply=True)
     assert not LLMModel.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type"), [("nomic-embed-text:v1.5", "embedding"), ("text-embedding-v4", "embedding"), ("qwen3", "chat")]
+)
+def test_embedding_models_are_told_by_their_name(provider: Provider, listed: list[str], name: str, model_type: str) -> None:
+    listed.append(name)
+    services.sync_models(provider, apply=True)
+    assert LLMModel.objects.get().model_type == model_type
+
+
+# Proposals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vendor() -> Provider:
+    return create_provider(name="vendor", provider_type="openai")
+
+
+def test_a_proposal_fills_gaps_of_every_alias_and_replaces_nothing(vendor: Provider, listed: list[str]) -> None:
+    listed.append("gpt-4o")
+    bare = LLMModel.objects.create(provider=vendor, model_id="gpt-4o", alias="bare", capabilities=["stream"])
+    own = LLMModel.objects.create(
+        provider=vendor, model_id="gpt-4o", alias="own", context_window=1, max_output_tokens=2, capabilities=["x"]
+    )
+    price(own, input="0", output="0")
+    diff = services.sync_models(vendor, apply=True, accept=True)
+    assert (diff.new, list(diff.taken)) == ([], ["gpt-4o"])
+    bare.refresh_from_db()
+    own.refresh_from_db()
+    assert (bare.context_window, bare.max_output_tokens, bare.prices.get().input_micros) == (128_000, 16_384, 2_500_000)
+    assert bare.capabilities == ["stream", "files", "images", "json_schema", "tools"]
+    assert (own.context_window, own.max_output_tokens, own.capabilities, own.prices.get().input_micros) == (1, 2, ["x"], 0)
+    assert services.sync_models(vendor, apply=False).proposals == []
+
+
+def test_what_a_connection_test_has_disproved_is_not_proposed(vendor: Provider, listed: list[str]) -> None:
+    listed.append("gpt-4o")
+    LLMModel.objects.create(provider=vendor, model_id="gpt-4o", alias="m", tested={"tools": "fail", "json_schema": "pass"})
+    assert services.sync_models(vendor, apply=False).proposals[0].capabilities == ["files", "images", "json_schema"]
+
+
+def test_a_future_price_is_a_price(vendor: Provider, listed: list[str]) -> None:
+    listed.append("gpt-4o")
+    price(LLMModel.objects.create(provider=vendor, model_id="gpt-4o", alias="m"), timezone.now() + timedelta(days=9))
+    assert services.sync_models(vendor, apply=False).proposals[0].per_million == {}
+
+
+def test_somebody_elses_address_gets_no_price(listed: list[str]) -> None:
+    listed.append("gpt-4o")
+    proxy = create_provider(name="proxy", provider_type="openai", base_url="https://proxy.example/v1")
+    found = services.sync_models(proxy, apply=False).proposals[0]
+    assert (found.context_window, found.per_million) == (128_000, {})
+
+
+@pytest.mark.parametrize(
+    ("provider_type", "base_url", "model_id", "input_price"),
+    [
+        ("moonshot", "", "kimi-k2.5", "0.6"),
+        ("dashscope_compatible", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen-plus", "0.4"),
+        ("dashscope_compatible", "", "qwen-plus", "0.115"),
+        ("gemini", "", "models/gemini-2.5-pro", "1.25"),
+        ("openai", "", "gpt-4o-2099-01-01", None),
+        ("llamacpp", "", "gpt-4o", None),
+    ],
+)
+def test_a_price_is_the_vendors_own_for_exactly_this_model(
+    provider_type: str, base_url: str, model_id: str, input_price: str | None
+) -> None:
+    entry = catalogue.entry_of(Provider(provider_type=provider_type, base_url=base_url), model_id)
+    assert (entry.per_million or {}).get("input") == input_price if entry else input_price is None
+
+
+def test_a_price_that_changes_with_the_hour_is_proposed_at_its_dearest() -> None:
+    entry = catalogue.entry_of(Provider(provider_type="deepseek"), "deepseek-chat")
+    assert entry is not None
+    assert entry.per_million == {"input": "0.28", "cached_input": "0.0056", "output": "0.56"}
+    assert entry.price_source.endswith("peak hours")
 
 
 # Prices -------------------------------------------------------------------------------------------------------------

@@ -108,7 +108,9 @@ def test_another_host_is_seen_also_on_an_instance_that_a_form_has_changed() -> N
 
 def test_another_type_without_an_address_is_another_host() -> None:
     provider = openai()
-    services.update_provider(provider, {"provider_type": "vllm"})
+    with pytest.raises(ValidationError, match="old address"):
+        services.update_provider(provider, {"provider_type": "vllm"})
+    services.update_provider(provider, {"provider_type": "vllm"}, [])
     assert not provider.keys.exists()
 
 
@@ -118,10 +120,20 @@ def test_another_host_with_new_keys_drops_the_old() -> None:
     assert opened(provider) == [OTHER]
 
 
-def test_a_vendor_that_needs_no_key_may_move_and_loses_the_keys() -> None:
+def test_a_vendor_that_needs_no_key_loses_its_keys_only_when_it_is_said() -> None:
     provider = openai(provider_type="openai_compatible", base_url="http://a.example/v1")
-    services.update_provider(provider, {"base_url": "http://b.example/v1"})
+    with pytest.raises(ValidationError) as refused:
+        services.update_provider(provider, {"base_url": "http://b.example/v1"})
+    assert "to be dropped" in str(refused.value.error_dict["base_url"])
+    assert opened(Provider.objects.get()) == [KEY]
+    services.update_provider(provider, {"base_url": "http://b.example/v1"}, [])
     assert not provider.keys.exists()
+
+
+def test_one_key_is_deleted_and_the_others_stay() -> None:
+    provider = openai(secrets=[KEY, OTHER])
+    services.delete_key(provider.keys.get(last4="cdef"))
+    assert opened(provider) == [OTHER]
 
 
 def test_new_keys_replace_all_others() -> None:
