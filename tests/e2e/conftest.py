@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests import replay
+from tests.e2e import replay_drive, replay_judge, vendors_report
 from tests.e2e.control import ECHO, Control
 from tests.e2e.schema import Schema
 from tests.e2e.vendor import Vendor
@@ -19,6 +20,7 @@ from tests.live import LiveServer
 QUICK = {"OUTBOUND_ALLOW": "127.0.0.0/8:*", "LLM_CONFIG_POLL_S": "0.1", "LLM_DRAIN_INTERVAL_S": "0.05", "MAX_RETRIES": "1"}
 
 _refusals: list[tuple[float, str]] = []
+_verdicts: list[replay_judge.Verdict] = []
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +59,20 @@ def recorded() -> Callable[[str], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, replay_drive.Outcome]:
+    """What became of every recorded exchange, by its id."""
+    replay.require()
+    return replay_drive.run(tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture(scope="session")
+def verdicts(replayed: dict[str, replay_drive.Outcome]) -> dict[str, replay_judge.Verdict]:
+    """By id. The table of them is printed at the end of the run."""
+    _verdicts.extend(map(replay_judge.judge, replayed.values()))
+    return {verdict.plan.id: verdict for verdict in _verdicts}
+
+
+@pytest.fixture(scope="session")
 def schema(shared_dir: Path) -> Schema:
     return Schema(shared_dir)
 
@@ -68,6 +84,9 @@ def timings() -> Callable[[str, float], None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _verdicts:
+        terminalreporter.section("vendors, replayed end to end")
+        terminalreporter.write_line("\n".join(vendors_report.terminal(_verdicts)))
     if _refusals:
         slowest = sorted(_refusals, reverse=True)[:5]
         terminalreporter.write_line(

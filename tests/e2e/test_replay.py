@@ -1,176 +1,124 @@
-"""Every recorded chat exchange of the OpenAI-compatible vendors goes through the gateway and arrives as it was recorded.
+"""Every recorded exchange, of all vendors and all kinds, goes through a live gateway and is judged.
 
-What a recording says is read here from its file, by this test's own reading of the wire (wire.py), not by the product's.
+replay_plan.py says how each is asked, replay_drive.py asks, replay_judge.py judges, vendors_report.py tells.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e import wire
-from tests.e2e.control import Control, unique
-from tests.e2e.wire import Answer, Said
+from tests import replay
+from tests.e2e import vendors_report
+from tests.e2e.replay_drive import Outcome
+from tests.e2e.replay_judge import ANSWERS, ERRORS, REQUESTS, Verdict, judge
+from tests.e2e.replay_plan import ERRORS_OF_OTHER_ENDPOINTS, NOT_OFFERED, REFUSED_HERE, plans
 
 pytestmark = pytest.mark.process
 
-VENDORS = ("openai", "vllm", "llamacpp", "ollama")
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-
-# What the table of errors makes of each recorded one: status and code for the caller, and the field that is to blame.
-REFUSED: dict[str, tuple[int, str, str | None]] = {
-    "llamacpp-error-400-context-rdd274": (400, "context_length_exceeded", None),
-    "llamacpp-error-503-loading-r0c33e": (502, "upstream_error", None),
-    "ollama-error-404-r3d4a0": (502, "upstream_model_not_found", None),
-    "openai-error-400-reasoning-param-9c61d1": (400, "upstream_refused", "max_tokens"),
-    "openai-error-403-region-r649e0": (502, "upstream_credentials_exhausted", None),
-    "openai-error-404-1f8d68": (502, "upstream_model_not_found", None),
-    "openai-error-429-too-large-r91e0f": (400, "upstream_refused", None),  # it would never fit, so waiting is no advice
-    "openai-error-429-tpm-r4e285": (429, "rate_limit_exceeded", None),
-    "openai-error-500-r3d72d": (502, "upstream_error", None),
-    "openai-error-502-html-rc4328": (502, "upstream_error", None),
-    "vllm-error-400-context-legacy-r74edb": (400, "context_length_exceeded", None),
-    "vllm-error-404-r633ec": (502, "upstream_model_not_found", None),
-}
+PLANS = plans()
+IDS = list(PLANS) or [pytest.param("", marks=pytest.mark.skip(replay.ABSENT))]
+Replayed = dict[str, Outcome]
+Verdicts = dict[str, Verdict]
 
 
-def _ids() -> list[str]:
-    """Empty where the recordings are not there; the fixtures say so, once."""
-    index = SHARED / "recorded" / "index.jsonl"
-    rows = [json.loads(line) for line in index.read_text().splitlines()] if index.is_file() else []
-    return [row["id"] for row in rows if row["provider"] in VENDORS and row["path"].endswith("/chat/completions")]
+def test_no_exchange_is_forgotten() -> None:
+    replay.require()
+    listed = [json.loads(line)["id"] for line in (replay.RECORDED / "index.jsonl").read_text().splitlines()]
+    assert len(listed) == len(set(listed)) >= 233
+    assert sorted([*PLANS, *NOT_OFFERED]) == sorted(listed)
+    assert sorted(path.stem for path in replay.RECORDED.glob("*/*.json")) == sorted(listed)
+    assert all(NOT_OFFERED.values())
 
 
-IDS = _ids()
-# A short answer to "how was it recorded": the same words at collection and in the tests.
-STREAMED = [id_ for id_ in IDS if "stream" in id_]
-WHOLE = [id_ for id_ in IDS if id_ not in STREAMED and id_ not in REFUSED]
-FAILED = [id_ for id_ in IDS if id_ in REFUSED]
-
-Recorded = Callable[[str], dict[str, Any]]
+def test_every_failure_has_its_class() -> None:
+    replay.require()
+    assert [plan.id for plan in PLANS.values() if plan.status != 200 and plan.id not in ERRORS] == []
+    assert set(ERRORS) <= set(PLANS) | set(NOT_OFFERED)
+    assert set(ERRORS_OF_OTHER_ENDPOINTS) | set(REFUSED_HERE) <= set(ERRORS)
 
 
-@pytest.fixture(scope="module")
-def aliases(control: Control, replay_url: str, recorded: Recorded) -> dict[str, str]:
-    """One provider and one model for each exchange, all configured at once."""
-    found = {}
-    for id_ in IDS:
-        exchange = recorded(id_)
-        provider = control.provider(
-            f"{replay_url}/{id_}/v1",
-            kind=exchange["provider"],
-            name=unique(id_[:60]),
-            api_key="sk-recorded-0123456789",
-            breaker={"fail_max": 1000, "reset_timeout_s": 1},
-        )
-        found[id_] = control.model(provider, exchange["model"] or "any", alias=unique(id_))["alias"]
-    control.apply()
-    return found
+@pytest.mark.parametrize("id_", IDS)
+def test_an_exchange_arrives(verdicts: Verdicts, id_: str) -> None:
+    findings = verdicts[id_].findings
+    assert {aspect: found for aspect, found in findings.items() if found} == {}
+    assert len(findings) >= 2  # the request, and what came of it
 
 
-Ask = Callable[..., Answer]
+def test_the_tables_of_intended_differences_hold_no_more_than_there_are(verdicts: Verdicts) -> None:
+    met = {known for verdict in verdicts.values() for known in verdict.intended}
+    assert [known for known in (*REQUESTS, *ANSWERS) if known not in met] == []
 
 
-@pytest.fixture
-def ask(control: Control, aliases: dict[str, str], recorded: Recorded) -> Ask:
-    """The recorded request, for our name of the model."""
-
-    def send(id_: str, **changes: Any) -> Answer:
-        body = recorded(id_)["request"]["body"] or {"messages": wire.HELLO}
-        body = {**body, "model": aliases[id_], **changes}
-        return wire.call(control.base_url, "POST", "/v1/chat/completions", key=control.key, body=body)
-
-    return send
+def test_the_page_is_what_the_suite_would_write(verdicts: Verdicts) -> None:
+    written = vendors_report.PAGE.read_text() if vendors_report.PAGE.is_file() else ""
+    assert written == vendors_report.page(list(verdicts.values())), f"run {vendors_report.COMMAND}"
 
 
-def said_in_recording(exchange: dict[str, Any]) -> Said:
-    response = exchange["response"]
-    if "lines" not in response:
-        return wire.said_whole(response["body"])
-    text = response.get("newline", "\n").join(response["lines"])
-    return wire.said_streamed(json.loads(data) for data in wire.events(text) if data != "[DONE]")
+def test_every_column_of_the_report_has_something_in_it(verdicts: Verdicts) -> None:
+    head, *rows = vendors_report.table(verdicts.values())
+    recorded, written = (dict(zip(head, row, strict=True)) for row in rows[-2:])
+    assert "" not in recorded.values()
+    assert recorded["all"].endswith("/158")
+    assert written["all"].endswith("/65")
 
 
-def assert_recorded_usage(control: Control, answer: Answer, said: Said, finish_reason: str) -> None:
-    (record,) = control.records(answer.request_id)
-    assert (record["status"], record["finish_reason"]) == ("ok", finish_reason)
-    if said.usage is None:
-        assert record["usage_source"] == "estimated"
-        assert record["input_tokens"] > 0
-        assert record["output_tokens"] > 0
-        return
-    prompt, cached, output, reasoning, _ = said.usage
-    assert record["usage_source"] == "vendor"
-    assert record["input_tokens"] + record["cached_input_tokens"] + record["cache_write_tokens"] == prompt
-    assert (record["cached_input_tokens"], record["output_tokens"], record["reasoning_tokens"]) == (cached, output, reasoning)
+# The judge is no yes-man: each tampering is found, under the aspect that it is of.
 
 
-def test_the_recordings_are_what_this_file_takes_them_for(recorded: Recorded) -> None:
-    assert set(REFUSED) <= set(IDS)
-    assert len(WHOLE) >= 15
-    assert len(STREAMED) >= 8
-    for id_ in IDS:
-        response = recorded(id_)["response"]
-        assert ("lines" in response) is (id_ in STREAMED), id_
-        assert (response["status"] != 200) is (id_ in REFUSED), id_
+def body(outcome: Outcome, old: str, new: str) -> Outcome:
+    assert old.encode() in outcome.answer.body
+    return dataclasses.replace(outcome, answer=outcome.answer._replace(body=outcome.answer.body.replace(old.encode(), new.encode())))
 
 
-@pytest.mark.parametrize("id_", WHOLE)
-def test_a_whole_answer_arrives_intact(control: Control, recorded: Recorded, ask: Ask, id_: str) -> None:
-    exchange = recorded(id_)
-    answer = ask(id_)
-    assert answer.status == 200, answer
-    expected = said_in_recording(exchange)
-    assert wire.said_whole(answer.json) == expected
-    assert answer.json["model"] == exchange["response"]["body"]["model"]
-    assert_recorded_usage(control, answer, expected, expected.finish_reasons[0])
+def status(outcome: Outcome) -> Outcome:
+    return dataclasses.replace(outcome, answer=outcome.answer._replace(status=401))
 
 
-@pytest.mark.parametrize("asked", [True, False], ids=["with usage", "without usage"])
-@pytest.mark.parametrize("id_", STREAMED)
-def test_a_stream_arrives_intact(control: Control, recorded: Recorded, ask: Ask, id_: str, asked: bool) -> None:
-    answer = ask(id_, stream_options={"include_usage": asked})
-    assert answer.status == 200, answer
-    *data, end = answer.events
-    assert end == "[DONE]"
-    chunks = [json.loads(item) for item in data]
-    expected = said_in_recording(recorded(id_))
-    assert wire.said_streamed(chunks) == expected._replace(usage=expected.usage if asked else None)
-    assert sum(not chunk["choices"] for chunk in chunks) <= int(asked)
-    assert_recorded_usage(control, answer, expected, expected.finish_reasons[0])
+def unsent(outcome: Outcome) -> Outcome:
+    return dataclasses.replace(outcome, sent=[])
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("id_", FAILED)
-def test_an_error_becomes_the_callers_error(control: Control, ask: Ask, id_: str, stream: bool) -> None:
-    status, code, param = REFUSED[id_]
-    answer = ask(id_, stream=stream)
-    assert (answer.status, answer.error["code"]) == (status, code)
-    assert answer.error["param"] == param
-    assert "<html" not in answer.body.decode()
-    assert "org-" not in answer.body.decode()
-    assert status != 429 or "retry-after" in answer.headers
-    attempts = int(answer.headers["x-llm-attempts"])
-    for record in control.records(answer.request_id, attempts):
-        assert (record["status"], record["error_code"]) == ("error", code)
-        assert record["usage_source"] == "none"
+def sent_more(outcome: Outcome) -> Outcome:
+    (sent,) = outcome.sent
+    return dataclasses.replace(outcome, sent=[{**sent, "body": {**sent["body"], "x_more": 1}}])
 
 
-@pytest.mark.parametrize("id_", WHOLE + STREAMED)
-def test_the_vendor_is_sent_what_was_recorded(replay_url: str, recorded: Recorded, ask: Ask, id_: str) -> None:
-    """Where the recorded request is known, what the vendor gets differs from it by the demand for usage alone."""
-    mark = f"{time.time_ns()}"
-    ask(id_, x_mark=mark)
-    seen = wire.call(replay_url, "GET", f"/__requests?id={id_}").json
-    (request,) = [request for request in seen if (request["body"] or {}).get("x_mark") == mark]
-    assert request["path"] == "/v1/chat/completions"
-    assert request["headers"]["authorization"] == "***"
-    if recorded(id_)["request"]["body"] is not None:
-        differences = [line for line in request["diff"] if not line.startswith(("$.x_mark", "$.stream_options"))]
-        assert differences == []
-    assert bool((request["body"].get("stream_options") or {}).get("include_usage")) is (id_ in STREAMED)
+def booked_more(outcome: Outcome) -> Outcome:
+    records = {id_: {**record, "output_tokens": record["output_tokens"] + 1} for id_, record in outcome.records.items()}
+    return dataclasses.replace(outcome, records=records)
+
+
+def mixed_up(outcome: Outcome) -> Outcome:
+    others = {"openai": outcome.others["openai"], "anthropic": outcome.others["responses"]} if "openai" in outcome.others else {}
+    return dataclasses.replace(outcome, others=others or {"anthropic": outcome.others["anthropic"]._replace(status=502)})
+
+
+TAMPERED: list[tuple[str, str, Callable[..., Outcome], tuple[Any, ...]]] = [
+    ("openai-chat-897eb5", "answer", body, ('"role"', '"part"')),
+    ("anthropic-messages-stream-2d4177", "answer", body, ("text_delta", "test_delta")),
+    ("gemini-stream-0fd383", "answer", body, ('"finish_reason":"stop"', '"finish_reason":"length"')),
+    ("dashscope-native-tool-call-52403f", "answer", body, ('"arguments":"{', '"arguments":"{\\"x\\":1,')),
+    ("openai-embeddings-5f9822", "answer", body, ('"embedding": [', '"embedding": [0.5,')),
+    ("anthropic-count-tokens-df8436", "answer", body, ("669", "670")),
+    ("gemini-generate-18749e", "answer", body, ('"total_tokens":', '"prompt_tokens":1,"total_tokens":')),
+    ("gemini-models-dad00f", "answer", body, ("gemini-2.5-pro", "gemini-2.5-con")),
+    ("openai-error-500-r3d72d", "error", body, ("upstream_error", "server_error")),
+    ("mistral-error-401-4c7fe3", "error", status, ()),
+    ("openai-chat-897eb5", "request", unsent, ()),
+    ("anthropic-messages-4c7141", "request", sent_more, ()),
+    ("gemini-stream-0fd383", "request", sent_more, ()),
+    ("openai-chat-897eb5", "usage", booked_more, ()),
+    ("dashscope-native-95f766", "usage", booked_more, ()),
+    ("openai-chat-897eb5", "dialects", mixed_up, ()),
+]
+
+
+@pytest.mark.parametrize(("id_", "aspect", "tamper", "how"), TAMPERED, ids=[f"{case[0]}-{case[2].__name__}" for case in TAMPERED])
+def test_the_judge_finds_what_is_wrong(replayed: Replayed, id_: str, aspect: str, tamper: Callable[..., Outcome], how: Any) -> None:
+    found = judge(tamper(replayed[id_], *how)).findings
+    assert [name for name, findings in found.items() if findings] == [aspect]
