@@ -84,7 +84,10 @@ class TeamAdmin(ModelAdmin):
     list_display = ("name", "state", "keys_count", "created_at")
     list_filter = ("is_active",)
     search_fields = ("name",)
-    fields = ("name", "is_active")
+    fieldsets = (
+        (None, {"fields": ("name", "is_active")}),
+        ("Limits of all its keys together", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
         return super().get_queryset(request).annotate(keys_found=Count("keys", filter=Q(keys__revoked_at__isnull=True)))

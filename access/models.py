@@ -9,10 +9,17 @@ from django.core.validators import MinValueValidator
 from django.db import models
 
 
+def _limit(help_text: str) -> models.PositiveIntegerField:
+    return models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)], help_text=help_text)
+
+
 class Team(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=120, unique=True)
     is_active = models.BooleanField("active", default=True, help_text="Off: none of its keys is accepted.")
+    requests_per_minute = _limit("All keys of the team together; empty = no limit.")
+    tokens_per_minute = _limit("All keys of the team together; empty = no limit.")
+    max_concurrency = _limit("Requests at once of all its keys, in each process; empty = no limit.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -32,11 +39,9 @@ class ApiKey(models.Model):
     digest = models.BinaryField(max_length=32, unique=True, editable=False)
     scopes = models.JSONField(default=list, blank=True, help_text="What the key may be used for.")
     allowed_models = models.JSONField(null=True, blank=True, help_text="Aliases the key may call; empty = all.")
-    requests_per_minute = models.PositiveIntegerField(
-        null=True, blank=True, validators=[MinValueValidator(1)], help_text="Empty = no limit."
-    )
-    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)], help_text="Empty = no limit.")
-    max_concurrency = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)], help_text="Empty = no limit.")
+    requests_per_minute = _limit("Empty = no limit.")
+    tokens_per_minute = _limit("Empty = no limit.")
+    max_concurrency = _limit("Empty = no limit.")
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_by = models.ForeignKey(

@@ -5,12 +5,15 @@ The control plane's rows become these specs in `gateway.config.loader`; nothing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from core.secrets import Secret
+
+RATE_TYPES = ("token_bucket", "sliding_window", "adaptive")
 
 
 class TimeoutSpec(msgspec.Struct, frozen=True):
@@ -23,26 +26,68 @@ class TimeoutSpec(msgspec.Struct, frozen=True):
 
 
 class RateSpec(msgspec.Struct, frozen=True):
-    """A token bucket: `capacity` calls at once, `refill_rate` calls a second after that. capacity 0 = unlimited."""
+    """How often calls may start at a provider. capacity 0 = unlimited; what else the two numbers mean, `type` says:
+
+    token_bucket: `capacity` calls at once, `refill_rate` calls a second after that.
+    sliding_window: at most `capacity` calls, a whole number, in any `capacity / refill_rate` seconds.
+    adaptive: learnt from the vendor: at most `capacity` calls in flight and `refill_rate` calls a second.
+    """
 
     type: str = "token_bucket"
     capacity: float = 0.0
     refill_rate: float = 0.0
 
+    @property
+    def window_s(self) -> float:
+        """The length of a sliding window; what is no whole number is cut to one, at the same rate."""
+        return int(self.capacity) / self.refill_rate
+
+    def refusals(self) -> dict[str, str]:
+        """Field → why it cannot work; {} = it can."""
+        found = {}
+        if self.type not in RATE_TYPES:
+            found["type"] = f"Unknown; the types are {', '.join(RATE_TYPES)}."
+        for name, value in (("capacity", self.capacity), ("refill_rate", self.refill_rate)):
+            if not (isinstance(value, float | int) and 0 <= value < math.inf):
+                found[name] = "Write a finite number, 0 or more."
+        if found or not self.capacity:
+            return found
+        if self.capacity < 1 and self.type != "token_bucket":
+            found["capacity"] = "Write 1 or more, or 0 for no limit: with less no call could ever start."
+        elif self.capacity != int(self.capacity) and self.type == "sliding_window":
+            found["capacity"] = "A sliding window counts whole calls: write a whole number."
+        if not self.refill_rate:
+            found["refill_rate"] = "With a capacity, a rate above 0 is needed, or no call starts once it is used up."
+        return found
+
 
 class BreakerSpec(msgspec.Struct, frozen=True):
-    """Opens after `fail_max` consecutive failures; one trial call after `reset_timeout_s`."""
+    """Opens after `fail_max` failures in a row, or where `failure_rate` (0 to 1, 0 = not looked at) of at least `min_calls`
+    calls of the last `window_s` failed. Tried again after `reset_timeout_s`, twice that after each failed trial, up to
+    `max_reset_timeout_s` (never less than the first). `keep_last`: for the only target left the time does not grow.
+    `reset_at`: when an administrator last closed it (wall seconds).
+    """
 
     fail_max: int = 5
-    reset_timeout_s: float = 60.0
+    reset_timeout_s: float = 15.0
+    max_reset_timeout_s: float = 60.0
+    failure_rate: float = 0.0
+    window_s: float = 60.0
+    min_calls: int = 20
+    keep_last: bool = True
+    reset_at: float = 0.0
 
 
 class LimitSpec(msgspec.Struct, frozen=True):
-    """What one caller may do. None = no limit."""
+    """What a key, a team or a model may do. None = no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
+
+    @property
+    def limits_something(self) -> bool:
+        return not (self.requests_per_minute is self.tokens_per_minute is self.max_concurrency is None)
 
 
 class KeySpec(msgspec.Struct, frozen=True):
@@ -97,6 +142,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
     `drop_params`: a parameter that this vendor cannot take is dropped and reported instead of refused.
     `truncate`: a conversation longer than the window loses its oldest turns instead of being refused.
+    `limits`: ours, for this model at this provider; beyond them the next target is asked.
     """
 
     id: str
@@ -112,6 +158,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
     created: int = 0
     drop_params: bool = False
     truncate: bool = False
+    limits: LimitSpec = LimitSpec()
 
     def price_at(self, wall_s: float) -> PriceSpec | None:
         """The price in force at that moment; None = unknown, which is never the same as free."""
@@ -122,7 +169,10 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
 
 class CallerSpec(msgspec.Struct, frozen=True):
-    """One API key as admission sees it. `models` None = every model; `expires_at` in wall seconds."""
+    """One API key as admission sees it. `models` None = every model; `expires_at` in wall seconds.
+
+    `team_limits` hold for all keys of the team together.
+    """
 
     key_id: str
     key_name: str
@@ -132,6 +182,7 @@ class CallerSpec(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
     models: frozenset[str] | None = None
     limits: LimitSpec = LimitSpec()
+    team_limits: LimitSpec = LimitSpec()
     expires_at: float | None = None
 
 

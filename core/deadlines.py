@@ -39,8 +39,10 @@ class Deadlines:
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for item in [item for item in self._waiting if item.due_s <= now]:
-            if item in self._waiting:  # not taken back by one before it
-                self._waiting.discard(item)
-                item.overdue()
-        self._timer = loop.call_later(self._tick_s, self._tick, loop) if self._waiting else None
+        try:
+            for item in [item for item in self._waiting if item.due_s <= now]:
+                if item in self._waiting:  # not taken back by one before it
+                    self._waiting.discard(item)
+                    item.overdue()
+        finally:  # what goes wrong with one must not leave all others without a timer for ever
+            self._timer = loop.call_later(self._tick_s, self._tick, loop) if self._waiting else None

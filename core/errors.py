@@ -131,7 +131,8 @@ class BudgetExhausted(CallerError):
 
 
 class ProviderError(GatewayError):
-    """`vendor_status` is the HTTP status the vendor sent, 0 where there was none."""
+    """`vendor_status` is the HTTP status the vendor sent, 0 where there was none. `ask_again` False = the vendor said
+    (`x-should-retry: false`) that the same call will fail again; another vendor may still answer it."""
 
     http_status = 502
     type = "upstream_error"
@@ -148,6 +149,7 @@ class ProviderError(GatewayError):
     ) -> None:
         super().__init__(message, param=param, retry_after_s=retry_after_s, detail=detail)
         self.vendor_status = vendor_status
+        self.ask_again = True
 
 
 class ProviderRefused(ProviderError):

@@ -167,7 +167,7 @@ class Chunks:
         self._trailers = self._overhead_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes in `data`. Sets `ended`, and `clean` if nothing came after the end. Raises Malformed."""
+        """The body bytes in `data`. Sets `ended`, and `clean` if neither trailers nor anything after the end came. Raises Malformed."""
         try:
             self._parser.feed_data(data)
         except HttpParserError as exc:
@@ -177,7 +177,8 @@ class Chunks:
         pieces = self._pieces
         if self.ended:
             # llhttp skips empty lines between messages, so only an end that is the last thing read shows that none came.
-            self.clean = data.endswith(b"0\r\n\r\n") or data in (b"\r\n", b"\n")
+            # And it heeds trailers: after a `Connection: close` among them it would refuse the next answer.
+            self.clean = not self._trailers and (data.endswith(b"0\r\n\r\n") or data in (b"\r\n", b"\n"))
         elif not pieces:
             self._overhead_bytes += len(data)
             if self._overhead_bytes > MAX_HEADER_BYTES:

@@ -183,12 +183,14 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The transport closes itself after this."""
-        self._end_of_input("closed by the peer")
+        if self._answer is not None and self._answer.status and self._left == UNTIL_CLOSE:
+            self._finish(self._answer)
+        self._leave(Broken("closed by the peer", untouched=self._untouched()))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is None:
-            self._end_of_input("closed")
-        self._leave(Broken(repr(exc), untouched=self._untouched()))
+        """Without `eof_received` before it: aborted, reset, or TLS that stopped without its own end, which anybody on the
+        way can bring about (RFC 9112, section 9.8)."""
+        self._leave(Broken(repr(exc) if exc else "closed without an end of TLS", untouched=self._untouched()))
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -253,11 +255,6 @@ class Connection(asyncio.Protocol):
             self.owner.freed(self)
         else:
             self.abort()
-
-    def _end_of_input(self, reason: str) -> None:
-        if self._answer is not None and self._answer.status and self._left == UNTIL_CLOSE:
-            self._finish(self._answer)
-        self._leave(Broken(reason, untouched=self._untouched()))
 
     def _untouched(self) -> bool:
         return self._answer is not None and not (self._answer.status or self._begun or self._interim_heads)

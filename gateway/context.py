@@ -32,7 +32,7 @@ async def fitted(request: ChatRequest, model: ModelSpec, window: int) -> tuple[C
     """The request as it may be sent, and which messages were left out ("" = none), e.g. "messages[1..4]".
 
     Raises ContextTooLong where the policy of the model is to refuse, or where even the system prompt and the last turn
-    do not fit. No message is ever cut in two.
+    do not fit; InvalidRequest where the messages cannot be told apart. No message is ever cut in two.
     """
     return await asyncio.to_thread(_fitted, request, model, window)
 
@@ -43,7 +43,12 @@ def _fitted(request: ChatRequest, model: ModelSpec, window: int) -> tuple[ChatRe
         return request, ""
     if not model.truncate or _FIELD not in request.fields:
         raise _too_long(count, model, window)
-    return _shortened(request, model, window, count)
+    try:
+        return _shortened(request, model, window, count)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(
+            f"The conversation is too long, and cannot be shortened because it is malformed: {exc}.", param=_FIELD
+        ) from None
 
 
 def _counted(request: ChatRequest, model: ModelSpec) -> Count:

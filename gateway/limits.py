@@ -1,134 +1,164 @@
-"""Limits held in this process: rates as buckets, concurrency as counts. Nothing here awaits, except waiting for a slot."""
+"""Limits held in this process: what keys, teams and models may do, and the slots of a provider.
+
+Nothing here awaits, except waiting for a slot.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Sequence
 
 from core.config import LimitSpec
-from core.errors import CallerLimited, ProviderLimited
+from core.errors import CallerLimited, GatewayError, ProviderLimited
+from gateway.rates import Bucket, ceil_ms
 
 _MINUTE_S = 60.0
-# Monotonic time is a float; a wait that was computed from it must succeed when it has been waited.
-_EPSILON_S = 1e-9
+# Nobody knows when a request in flight will end.
+_CONCURRENCY_WAIT_S = 1.0
 _REQUEST_HEADERS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
 _TOKEN_HEADERS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
+Headers = list[tuple[bytes, bytes]]
 
 
-class Bucket:
-    """A bucket of `capacity` units that refills at `rate` units a second, kept as the one moment it will be full again."""
+class Gate:
+    """The limits of one `holder`, which begins its sentences: "This key", "Team growth".
 
-    __slots__ = ("_full_at", "capacity", "rate")
+    `enter` and `leave` frame each request. A refusal names the limit, what is used of it, and the wait.
+    """
 
-    def __init__(self, capacity: float, rate: float) -> None:
-        self.capacity = capacity
-        self.rate = rate
-        self._full_at = 0.0
+    __slots__ = ("_error", "holder", "in_flight", "limits", "requests", "tokens")
 
-    def resize(self, capacity: float, rate: float, now: float) -> None:
-        """New numbers for the same bucket: what is missing now stays missing, up to the new capacity."""
-        missing = min(capacity, self.capacity - self.level(now))
-        self.capacity, self.rate = capacity, rate
-        self._full_at = now + max(0.0, missing) / rate
-
-    def level(self, now: float) -> float:
-        return self.capacity - self.full_in_s(now) * self.rate
-
-    def take(self, amount: float, now: float) -> float:
-        """0.0 = taken; otherwise the seconds until it could be, and nothing is taken. More than fits counts as all of it."""
-        capacity, full_at = self.capacity, self._full_at
-        after = (full_at if full_at > now else now) + (amount if amount < capacity else capacity) / self.rate
-        wait_s = after - now - capacity / self.rate
-        if wait_s > _EPSILON_S:
-            return wait_s
-        self._full_at = after
-        return 0.0
-
-    def book(self, amount: float, now: float) -> float:
-        """Takes in any case, from the future if need be; returns the seconds to wait before using it. First come, first served."""
-        self._full_at = (self._full_at if self._full_at > now else now) + amount / self.rate
-        wait_s = self._full_at - now - self.capacity / self.rate
-        return wait_s if wait_s > 0 else 0.0
-
-    def give_back(self, amount: float) -> None:
-        """A negative amount takes more: what a call really used may exceed what it booked."""
-        self._full_at -= amount / self.rate
-
-    def full_in_s(self, now: float) -> float:
-        left_s = self._full_at - now
-        return left_s if left_s > 0 else 0.0
-
-
-class CallerGate:
-    """One caller's limits. `enter` and `leave` frame each request; refusals name the limit, what is used, and the wait."""
-
-    __slots__ = ("_requests", "_tokens", "in_flight", "limits")
-
-    def __init__(self, limits: LimitSpec) -> None:
+    def __init__(self, holder: str, limits: LimitSpec, error: type[GatewayError] = CallerLimited) -> None:
+        self._error = error
+        self.holder = holder
         self.in_flight = 0
         self.limits = limits
-        self._requests = _per_minute(limits.requests_per_minute)
-        self._tokens = _per_minute(limits.tokens_per_minute)
+        self.requests = _per_minute(limits.requests_per_minute)
+        self.tokens = _per_minute(limits.tokens_per_minute)
 
-    def apply(self, limits: LimitSpec, now: float) -> None:
-        """New limits for the same caller; what it has used stays used."""
+    def apply(self, holder: str, limits: LimitSpec, now: float) -> None:
+        """New limits for the same holder; what it has used stays used."""
+        self.holder = holder
         if limits == self.limits:
             return
-        self._requests = _resized(self._requests, limits.requests_per_minute, now)
-        self._tokens = _resized(self._tokens, limits.tokens_per_minute, now)
+        self.requests = _fitted(self.requests, limits.requests_per_minute, now)
+        self.tokens = _fitted(self.tokens, limits.tokens_per_minute, now)
         self.limits = limits
 
     def enter(self, tokens: int, now: float) -> None:
-        """Raises CallerLimited. `tokens` is the estimate that `leave` corrects."""
+        """Raises CallerLimited, or what this gate was made with. `tokens` is the estimate that `leave` corrects."""
         limit = self.limits.max_concurrency
         if limit is not None and self.in_flight >= limit:
-            raise CallerLimited(
-                f"This key has {self.in_flight} of {limit} concurrent requests in flight; wait for one to end.", retry_after_s=1.0
-            )
-        if self._requests is not None and (wait_s := self._requests.take(1, now)):
-            raise _rate_refused("requests", self._requests, wait_s, now)
-        if self._tokens is not None and (wait_s := self._tokens.take(tokens, now)):
-            if self._requests is not None:
-                self._requests.give_back(1)
-            raise _rate_refused("tokens", self._tokens, wait_s, now)
+            raise refusal((self,), tokens, now)
+        if self.requests is not None and not self.requests.take(1, now):
+            raise refusal((self,), tokens, now)
+        if self.tokens is not None and not self.tokens.take(tokens, now):
+            if self.requests is not None:
+                self.requests.give_back(1)
+            raise refusal((self,), tokens, now)
         self.in_flight += 1
 
     def leave(self, estimated_tokens: int, used_tokens: int) -> None:
         self.in_flight -= 1
-        if self._tokens is not None:
-            self._tokens.give_back(min(estimated_tokens, self._tokens.capacity) - used_tokens)
+        if self.tokens is not None:
+            self.tokens.give_back(min(estimated_tokens, self.tokens.capacity) - used_tokens)
 
-    def headers(self, now: float) -> list[tuple[bytes, bytes]]:
-        """OpenAI's `x-ratelimit-*`, for the limits that this key has."""
-        found: list[tuple[bytes, bytes]] = []
-        for (limit, remaining, reset), bucket in ((_REQUEST_HEADERS, self._requests), (_TOKEN_HEADERS, self._tokens)):
-            if bucket is not None:
-                full_in_s = bucket.full_in_s(now)
-                left = bucket.capacity - full_in_s * bucket.rate
-                found += (
-                    (limit, b"%d" % bucket.capacity),
-                    (remaining, b"%d" % left if left > 0 else b"0"),
-                    (reset, b"%dms" % (full_in_s * 1000)),
-                )
+    def undo(self, tokens: int) -> None:
+        """As if it had never entered: another limit refused the request."""
+        self.leave(tokens, 0)
+        if self.requests is not None:
+            self.requests.give_back(1)
+
+    def refusals(self, tokens: int, now: float) -> Iterable[tuple[float, GatewayError]]:
+        """Each limit that stands in the way, with its wait in seconds."""
+        limit = self.limits.max_concurrency
+        if limit is not None and self.in_flight >= limit:
+            text = f"{self.holder} has {self.in_flight} of {limit} concurrent requests in flight; wait for one to end."
+            yield _CONCURRENCY_WAIT_S, self._error(text, retry_after_s=_CONCURRENCY_WAIT_S)
+        if self.requests is not None and (wait_s := self.requests.wait_s(1, now)):
+            yield wait_s, self._error(_sentence(self.holder, "requests", self.requests, 0, wait_s, now), retry_after_s=wait_s)
+        if self.tokens is not None and (wait_s := self.tokens.wait_s(tokens, now)):
+            yield wait_s, self._error(_sentence(self.holder, "tokens", self.tokens, tokens, wait_s, now), retry_after_s=wait_s)
+
+    def headers(self, now: float) -> Headers:
+        """OpenAI's `x-ratelimit-*`, for the limits that there are."""
+        found: Headers = []
+        if self.requests is not None:
+            found += _described(_REQUEST_HEADERS, self.requests, now)
+        if self.tokens is not None:
+            found += _described(_TOKEN_HEADERS, self.tokens, now)
         return found
+
+
+class Gates:
+    """Several gates to pass for one request, as one: all of them let it in, or none has counted it."""
+
+    __slots__ = ("_gates",)
+
+    def __init__(self, *gates: Gate) -> None:
+        self._gates = gates
+
+    @property
+    def in_flight(self) -> int:
+        """Of the first gate."""
+        return self._gates[0].in_flight
+
+    def enter(self, tokens: int, now: float) -> None:
+        """Raises CallerLimited, for whichever limit has the longest wait."""
+        for passed, gate in enumerate(self._gates):
+            try:
+                gate.enter(tokens, now)
+            except GatewayError:
+                for entered in reversed(self._gates[:passed]):
+                    entered.undo(tokens)
+                raise refusal(self._gates, tokens, now) from None
+
+    def leave(self, estimated_tokens: int, used_tokens: int) -> None:
+        for gate in reversed(self._gates):
+            gate.leave(estimated_tokens, used_tokens)
+
+    def headers(self, now: float) -> Headers:
+        """Of the bucket with the least left, for requests and for tokens."""
+        requests = [gate.requests for gate in self._gates if gate.requests is not None]
+        tokens = [gate.tokens for gate in self._gates if gate.tokens is not None]
+        found: Headers = []
+        for names, buckets in ((_REQUEST_HEADERS, requests), (_TOKEN_HEADERS, tokens)):
+            if buckets:
+                found += _described(names, min(buckets, key=lambda bucket: bucket.level(now)), now)
+        return found
+
+
+def refusal(gates: Sequence[Gate], tokens: int, now: float) -> GatewayError:
+    """The limit that takes longest to let this request in: after its wait none of the others stands in the way either."""
+    found = [refused for gate in gates for refused in gate.refusals(tokens, now)]
+    return max(found, key=lambda refused: refused[0])[1]
 
 
 def _per_minute(limit: int | None) -> Bucket | None:
     return None if limit is None else Bucket(limit, limit / _MINUTE_S)
 
 
-def _resized(bucket: Bucket | None, limit: int | None, now: float) -> Bucket | None:
+def _fitted(bucket: Bucket | None, limit: int | None, now: float) -> Bucket | None:
     if bucket is None or limit is None:
         return _per_minute(limit)
-    bucket.resize(limit, limit / _MINUTE_S, now)
+    bucket.fit(limit, limit / _MINUTE_S, now)
     return bucket
 
 
-def _rate_refused(what: str, bucket: Bucket, wait_s: float, now: float) -> CallerLimited:
-    used = int(bucket.capacity - bucket.level(now))
-    return CallerLimited(
-        f"This key has used {used} of {int(bucket.capacity)} {what} per minute; try again in {wait_s:.3f} s.", retry_after_s=wait_s
-    )
+def _sentence(holder: str, what: str, bucket: Bucket, needed: int, wait_s: float, now: float) -> str:
+    needs = f", and this request needs about {needed}" if needed else ""
+    return f"{holder} has used {bucket.used(now)} of {int(bucket.capacity)} {what} per minute{needs}; try again in {ceil_ms(wait_s):.3f} s."
+
+
+def _described(names: tuple[bytes, bytes, bytes], bucket: Bucket, now: float) -> Headers:
+    full_in_s = bucket.full_in_s(now)
+    left = bucket.capacity - full_in_s * bucket.rate + 1e-6  # what is whole but for the last bit of a float is whole
+    return [
+        (names[0], b"%d" % bucket.capacity),
+        (names[1], b"%d" % left if left > 0 else b"0"),
+        (names[2], b"%dms" % (full_in_s * 1000)),
+    ]
 
 
 class Slots:

@@ -19,17 +19,26 @@ import itertools
 import logging
 import random
 import secrets
+from collections.abc import Iterable
 
 import msgspec
 
 from core.chat import Answer, ChatRequest
 from core.clock import Clock
 from core.config import CallerSpec
-from core.errors import AccountingUnavailable, CallerLimited, ClientGone, GatewayError, ProviderLimited, ServerBusy
+from core.errors import (
+    AccountingUnavailable,
+    CallerLimited,
+    ClientGone,
+    GatewayError,
+    ProviderLimited,
+    ServerBusy,
+)
 from core.money import plain
 from gateway import retry, settlement
 from gateway.admission import require_scope
 from gateway.context import fitted
+from gateway.course import Course
 from gateway.manager import Manager
 from gateway.router import Target, View, targets_for
 from gateway.runtime import Upstream
@@ -80,10 +89,11 @@ class Generation:
         "_began_s",
         "_caller",
         "_charge",
+        "_client_headers",
+        "_client_timeout_s",
+        "_course",
         "_ended",
         "_entered_tokens",
-        "_failed_with",
-        "_failures",
         "_gate",
         "_held",
         "_late_error",
@@ -96,7 +106,16 @@ class Generation:
         "request_id",
     )
 
-    def __init__(self, pipeline: Pipeline, view: View, caller: CallerSpec, request: ChatRequest, request_id: str) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        view: View,
+        caller: CallerSpec,
+        request: ChatRequest,
+        request_id: str,
+        client_headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """`client_headers` are looked at for how long the client waits, once that matters."""
         self._pipeline = pipeline
         self._view = view
         self._caller = caller
@@ -105,12 +124,14 @@ class Generation:
         self._entered_tokens: int | None = None
         self._target: Target | None = None
         self._attempt: Attempt | None = None
-        self._attempts = self._failures = 0
+        self._attempts = 0
         self._charge = settlement.NOTHING
         self._held: list[bytes] = []
         self._left_out = ""
-        self._failed_with: GatewayError | None = None
         self._late_error: GatewayError | None = None
+        self._course: Course | None = None
+        self._client_headers = client_headers
+        self._client_timeout_s: float | None = None
         self._ended = False
         self._began_s = pipeline.clock.monotonic()
         self._started_at = pipeline.clock.wall()
@@ -151,12 +172,12 @@ class Generation:
             self._pipeline.leave()
             raise
         self._entered_tokens = tokens
-        index = 0
+        target = targets[0]
         while True:
             try:
-                return await self._try(targets[index])
+                return await self._try(target)
             except GatewayError as error:
-                index = await self._after_failure(error, index, targets)
+                target = await self._after_failure(error, targets)
 
     async def next_piece(self) -> bytes:
         """Bytes for the client, b"" once the answer is whole. Raises GatewayError; what came before the error is given first."""
@@ -221,12 +242,20 @@ class Generation:
 
     async def _try(self, target: Target) -> None:
         pipeline, request = self._pipeline, self._request
-        self._target = target
+        self._target, self._left_out = target, ""
         if target.window and request.body_bytes > target.window:
             request, self._left_out = await fitted(request, target.model, target.window)
         request.served_by = target.provider.name
-        upstream = await target.runtime.acquire(target.model, self._time_left_s(target))
-        attempt = self._open(target, upstream)
+        gate = target.gate
+        if gate is not None:
+            gate.enter(self._request.estimated_input_tokens, pipeline.clock.monotonic())
+        try:
+            upstream = await target.runtime.acquire(target.model, self._time_left_s, self._course.resort_s if self._course else None)
+            attempt = self._open(target, upstream)
+        except BaseException:
+            if gate is not None:
+                gate.undo(self._request.estimated_input_tokens)
+            raise
         await upstream.send(request, target.model)
         if upstream.reader is None:
             attempt.answer = await upstream.whole()
@@ -237,6 +266,7 @@ class Generation:
                 break
             self._held.append(piece)
         attempt.first_token_s = pipeline.clock.monotonic()
+        upstream.content_began()
 
     def _open(self, target: Target, upstream: Upstream) -> Attempt:
         """Nothing is sent that the journal does not know of. Raises AccountingUnavailable."""
@@ -251,44 +281,42 @@ class Generation:
         )
         try:
             self._pipeline.sink.write(settlement.opened(attempt, self.request_id, self._caller, self._request, self._view.snapshot.version))
-        except AccountingUnavailable:
+        except BaseException:
             upstream.close(None, says_nothing=True)
             raise
         self._attempts, self._attempt = number, attempt
         return attempt
 
-    async def _after_failure(self, error: GatewayError, index: int, targets: tuple[Target, ...]) -> int:
-        """The index of the target to try next, after any backoff. Raises `error` where nothing is left to try."""
-        attempt = self._attempt
-        self._failures += 1
-        decision = retry.decide(
-            error,
-            called=attempt is not None,
-            failures=self._failures,
-            max_retries=self._pipeline.max_retries,
-            more_targets=index + 1 < len(targets),
-            time_left_s=self._time_left_s(targets[index]),
-        )
-        if decision is retry.Decision.GIVE_UP:
-            # A target that was passed over is no news to a caller whose request another one has failed.
-            raise error if attempt is not None or self._failed_with is None else self._failed_with
+    async def _after_failure(self, error: GatewayError, targets: tuple[Target, ...]) -> Target:
+        """Whom to try next, after any backoff. Raises where nothing is left to try."""
+        attempt, pipeline = self._attempt, self._pipeline
+        if self._course is None:
+            self._course = Course(targets, pipeline.clock, pipeline.rng, pipeline.max_retries)
+        key, time_left_s = attempt.upstream.key if attempt else None, self._time_left_s()
+        target, wait_s = self._course.after(error, key, time_left_s, patient=self._client_timeout_s != float("inf"))
         self._held.clear()
         if attempt is not None:
             self._write([self._settle(attempt, error)])
-            self._attempt, self._failed_with = None, error
-        if decision is retry.Decision.NEXT_TARGET:
-            return index + 1
-        await asyncio.sleep(retry.backoff_s(self._failures, self._pipeline.rng))
-        return index
+            self._attempt = None
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        return target
 
-    def _time_left_s(self, target: Target) -> float:
-        return target.runtime.spec.timeouts.total_s - (self._pipeline.clock.monotonic() - self._began_s)
+    def _time_left_s(self) -> float:
+        """Until the provider's total time, or the client's patience, is over."""
+        assert self._target is not None
+        if self._client_timeout_s is None:
+            self._client_timeout_s = retry.client_timeout_s(self._client_headers)
+        total_s = min(self._target.runtime.spec.timeouts.total_s, self._client_timeout_s)
+        return total_s - (self._pipeline.clock.monotonic() - self._began_s)
 
     def _settle(self, attempt: Attempt, error: GatewayError | None) -> AttemptSettled:
         now = self._pipeline.clock.monotonic()
         self._charge = settlement.charge(attempt, self._request, error)
         gone = isinstance(error, ClientGone)
         attempt.upstream.close(None if gone else error, says_nothing=gone)
+        if attempt.target.gate is not None:
+            attempt.target.gate.leave(self._request.estimated_input_tokens, self._charge.tokens)
         counted = attempt.target.metrics
         if not gone:
             counted.attempt(now - attempt.began_s, error.code if error else None)

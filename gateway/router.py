@@ -9,6 +9,7 @@ import msgspec
 from core.chat import ChatRequest
 from core.config import CallerSpec, ModelSpec, ProviderSpec, Snapshot
 from core.errors import InvalidRequest, NotPermitted, UnknownModel
+from gateway.limits import Gate
 from gateway.runtime import ProviderRuntime
 from monitoring.metrics import TargetMetrics
 
@@ -16,7 +17,7 @@ from monitoring.metrics import TargetMetrics
 class Target(msgspec.Struct, frozen=True, eq=False):
     """A model at a live provider, with everything that can be worked out once per configuration instead of per request.
 
-    `window` is the most tokens a prompt may have, 0 = not known.
+    `window` is the most tokens a prompt may have, 0 = not known. `gate`: our limits on this model there, if any.
     """
 
     model: ModelSpec
@@ -25,6 +26,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     metrics: TargetMetrics
     headers: tuple[tuple[bytes, bytes], ...]
     window: int = 0
+    gate: Gate | None = None
 
 
 class View(msgspec.Struct, frozen=True, eq=False):

@@ -27,8 +27,10 @@ from core.errors import ConfigurationError  # noqa: E402
 from core.outbound import Guard, GuardedTransport  # noqa: E402
 from gateway.config.loader import load  # noqa: E402
 from gateway.config.publisher import current_version  # noqa: E402
+from gateway.config.states import StatePublisher  # noqa: E402
 from gateway.config.watcher import Watcher  # noqa: E402
 from gateway.doors.http import Gateway  # noqa: E402
+from gateway.idempotency import Flights  # noqa: E402
 from gateway.manager import Manager  # noqa: E402
 from gateway.pipeline import Pipeline  # noqa: E402
 from llmcontrol.routing import data_plane  # noqa: E402
@@ -51,7 +53,8 @@ class DataPlane:
         self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW))
         manager = Manager(self._transport, clock, settings.QUEUE_TIMEOUT_S, settings.MAX_CONTEXT_TOKENS)
         self._pipeline = Pipeline(manager, self._journal, clock, max_retries=settings.MAX_RETRIES, max_in_flight=settings.MAX_STREAMS)
-        self._watcher = Watcher(load, current_version, manager.apply, settings.CONFIG_POLL_S)
+        states = StatePublisher(manager.provider_states)
+        self._watcher = Watcher(load, current_version, manager.apply, settings.CONFIG_POLL_S, publish=states.due)
         self._drainer = Drainer(settings.JOURNAL_DIR, self._journal, settings.DRAIN_INTERVAL_S)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -90,7 +93,10 @@ class Application:
 
     def __init__(self) -> None:
         self._gateway = Gateway(
-            pepper=settings.API_KEY_PEPPER, max_body_bytes=settings.MAX_BODY_BYTES, body_timeout_s=settings.BODY_TIMEOUT_S
+            pepper=settings.API_KEY_PEPPER,
+            max_body_bytes=settings.MAX_BODY_BYTES,
+            body_timeout_s=settings.BODY_TIMEOUT_S,
+            flights=Flights(SystemClock(), ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=settings.IDEMPOTENCY_BYTES),
         )
         self._route = data_plane(self._gateway, django_application, websocket=settings.LLM_ENABLE_WEBSOCKET)
         self._plane: DataPlane | None = None

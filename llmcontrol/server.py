@@ -23,7 +23,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from core.errors import ConfigurationError
-from llmcontrol.http_protocol import BoundedConfig, BoundedHttp, HeadBounds
+from llmcontrol.http_protocol import BoundedConfig, BoundedHttp, Bounds
 
 APPLICATION = "llmcontrol.asgi:application"
 BACKLOG = 2048
@@ -117,7 +117,7 @@ def _config(workers: int, log_level: str) -> ServerConfig:
         proxy_headers=False,
         server_header=False,
     )
-    config.head = HeadBounds(max_bytes=settings.MAX_HEAD_BYTES, timeout_s=settings.HEAD_TIMEOUT_S)
+    config.bounds = Bounds(max_bytes=settings.MAX_HEAD_BYTES, timeout_s=settings.HEAD_TIMEOUT_S, untaken_s=settings.WRITE_TIMEOUT_S)
     return config
 
 

@@ -72,6 +72,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
     fieldsets = (
         (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "is_active"))}),
         ("Choosing among several", {"fields": (("priority", "quality"),)}),
+        ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
         ("What does not fit", {"fields": (("unsupported_params", "over_long"),)}),
         ("What it can do", {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
     )

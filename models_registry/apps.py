@@ -6,3 +6,6 @@ class ModelsRegistryConfig(AppConfig):
     label = "models_registry"
     verbose_name = "Models and prices"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from models_registry import checks  # noqa: F401  (registers them)

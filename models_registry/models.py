@@ -13,6 +13,10 @@ ALIAS_VALIDATOR = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "Use letter
 CURRENCY_VALIDATOR = RegexValidator(r"^[A-Z]{3}$", "Three capital letters, e.g. USD.")
 
 
+def _limit(help_text: str) -> models.PositiveIntegerField:
+    return models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(1)], help_text=help_text)
+
+
 class LLMModel(models.Model):
     """One model at one provider. Several rows with one alias are tried in order of priority."""
 
@@ -58,6 +62,9 @@ class LLMModel(models.Model):
         default=OnOverLong.REFUSE,
         help_text="Truncate: the oldest turns are left out; the system prompt, the last turn, and tool calls with their results stay.",
     )
+    requests_per_minute = _limit("Sent to this model at this provider; beyond it the next model of the alias is asked. Empty = no limit.")
+    tokens_per_minute = _limit("Empty = no limit.")
+    max_concurrency = _limit("Requests at once, in each process; empty = no limit.")
     quality = models.PositiveSmallIntegerField(default=50, validators=[MinValueValidator(0), MaxValueValidator(100)])
     tested = models.JSONField(
         default=dict, blank=True, editable=False, help_text="What the last connection test found: check → pass | fail | not_offered."

@@ -16,13 +16,18 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 
 from monitoring.pages import Pages, SavesThroughService, show_refusal
-from providers import services
+from providers import services, states
 from providers.adapters import registry
 from providers.forms import OPTION_PREFIX, AddKeyForm, ProviderForm, RotateKeyForm, TestConnectionForm, option_fields, provider_form
 from providers.models import Provider, ProviderKey
 
 _LIMITS = ("max_concurrency", "rate_type", ("rate_capacity", "rate_refill_per_s"))
-_BREAKER = (("breaker_fail_max", "breaker_reset_timeout_s"),)
+_BREAKER = (
+    "breaker_fail_max",
+    ("breaker_reset_timeout_s", "breaker_max_reset_timeout_s"),
+    "breaker_keep_last",
+    ("breaker_failure_rate", "breaker_window_s", "breaker_min_calls"),
+)
 _TIMEOUTS = (("connect_timeout_s", "first_byte_timeout_s"), ("idle_timeout_s", "total_timeout_s"))
 _COLUMNS = (
     "is_active",
@@ -32,6 +37,11 @@ _COLUMNS = (
     "max_concurrency",
     "breaker_fail_max",
     "breaker_reset_timeout_s",
+    "breaker_max_reset_timeout_s",
+    "breaker_keep_last",
+    "breaker_failure_rate",
+    "breaker_window_s",
+    "breaker_min_calls",
     "connect_timeout_s",
     "first_byte_timeout_s",
     "idle_timeout_s",
@@ -67,8 +77,9 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     actions_detail = (
         "test_connection",
         "sync_models",
-        {"title": "More", "icon": "more_horiz", "items": ["add_key", "rotate_key", "disable", "enable"]},
+        {"title": "More", "icon": "more_horiz", "items": ["add_key", "rotate_key", "reset_breaker", "disable", "enable"]},
     )
+    change_form_after_template = "admin/llmcontrol/provider_state.html"
     warn_unsaved_form = True
 
     # What it looks like ---------------------------------------------------------------------------------------------
@@ -119,6 +130,13 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     def conditional_fields(self) -> dict[str, str]:
         """Which option fields the page shows for the chosen type (an expression that runs in the browser)."""
         return {OPTION_PREFIX + name: f"{kinds!r}.includes(provider_type)" for name, (_, kinds) in option_fields().items()}
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        status = states.statuses([row])[0] if row else None
+        return super().change_view(request, object_id, form_url, {"status": status, **(extra_context or {})})
 
     # Saving ---------------------------------------------------------------------------------------------------------
     def save_model(self, request: HttpRequest, obj: Provider, form: ProviderForm, change: bool) -> None:
@@ -215,6 +233,15 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
             explanation="This provider has no key to rotate: add one instead.",
             verb="Replace the key",
         )
+
+    @action(description="Reset breaker", permissions=["change"], icon="restart_alt", url_path="reset-breaker")
+    def reset_breaker(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        provider = self.found(request, object_id)
+        if request.method != "POST":
+            explanation = "Every breaker of this provider closes and its keys rest no longer: requests go to this vendor again at once."
+            return self.confirm(request, provider, "Reset breaker", explanation)
+        services.reset_breaker(provider)
+        return self._done(request, provider, "Reset the breaker.", f"{provider} is called again, in every process within two seconds.")
 
     @action(description="Disable", permissions=["change"], icon="block", url_path="disable")
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
+from core.config import RateSpec
 from core.errors import ConfigurationError
 from core.secrets import Secret, origin
 from providers.adapters import registry
@@ -38,11 +39,16 @@ def validate_base_url(url: str) -> None:
         raise ValidationError("Leave out everything from ? or # on.")
 
 
+_RATE_COLUMNS = {"type": "rate_type", "capacity": "rate_capacity", "refill_rate": "rate_refill_per_s"}
+
+
 class Provider(models.Model):
     """One vendor account or server. What each number bounds, and its default: docs/configuration.md."""
 
     class RateType(models.TextChoices):
         TOKEN_BUCKET = "token_bucket", "Token bucket"
+        SLIDING_WINDOW = "sliding_window", "Sliding window"
+        ADAPTIVE = "adaptive", "Adaptive"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=80, unique=True, validators=[NAME_VALIDATOR], help_text="A short name, e.g. openai-main.")
@@ -57,12 +63,21 @@ class Provider(models.Model):
     options = models.JSONField(default=dict, blank=True, help_text="Further fields of this vendor type; never secrets.")
     is_active = models.BooleanField("active", default=True, help_text="Off: no request goes there, and its models are not offered.")
 
-    rate_type = models.CharField(max_length=20, choices=RateType.choices, default=RateType.TOKEN_BUCKET)
+    rate_type = models.CharField(
+        max_length=20,
+        choices=RateType.choices,
+        default=RateType.TOKEN_BUCKET,
+        help_text="Sliding window: never more than the capacity in any (capacity / rate) seconds. Adaptive: learnt from the vendor.",
+    )
     rate_capacity = models.FloatField(
-        default=0, validators=[MinValueValidator(0), MaxValueValidator(1_000_000)], help_text="Calls allowed at once; 0 = no limit."
+        default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(1_000_000)],
+        help_text="Calls allowed at once, or within the window; adaptive: most calls in flight. 0 = no limit.",
     )
     rate_refill_per_s = models.FloatField(
-        default=0, validators=[MinValueValidator(0), MaxValueValidator(1_000_000)], help_text="Calls a second after that."
+        default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(1_000_000)],
+        help_text="Calls a second after that; adaptive: most calls a second.",
     )
     max_concurrency = models.PositiveIntegerField(
         default=100, validators=[MaxValueValidator(100_000)], help_text="Calls in flight at once, in each process; 0 = no limit."
@@ -71,8 +86,31 @@ class Provider(models.Model):
         default=5, validators=[MinValueValidator(1), MaxValueValidator(1_000)], help_text="Failures in a row that open the breaker."
     )
     breaker_reset_timeout_s = models.FloatField(
-        default=60, validators=[MinValueValidator(0.1), MaxValueValidator(86_400)], help_text="Seconds until one trial call."
+        default=15, validators=[MinValueValidator(0.1), MaxValueValidator(86_400)], help_text="Seconds until one trial call."
     )
+    breaker_max_reset_timeout_s = models.FloatField(
+        default=60,
+        validators=[MinValueValidator(0.1), MaxValueValidator(86_400)],
+        help_text="Each failed trial doubles the wait for the next, up to so many seconds. Not above the first wait: it does not grow.",
+    )
+    breaker_failure_rate = models.FloatField(
+        default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(1)],
+        help_text="Also opens where this share of recent calls failed, e.g. 0.5; 0 = only failures in a row count.",
+    )
+    breaker_window_s = models.FloatField(
+        default=60, validators=[MinValueValidator(1), MaxValueValidator(3600)], help_text="How many seconds back the share looks."
+    )
+    breaker_min_calls = models.PositiveIntegerField(
+        default=20,
+        validators=[MinValueValidator(1), MaxValueValidator(100_000)],
+        help_text="The share of fewer calls than that says nothing.",
+    )
+    breaker_keep_last = models.BooleanField(
+        default=True,
+        help_text="Where a request has no other target left, the wait between trials does not grow: the last one is not given up.",
+    )
+    breaker_reset_at = models.DateTimeField(null=True, blank=True, editable=False)
     connect_timeout_s = models.FloatField(default=3, validators=[MinValueValidator(0.05), MaxValueValidator(60)])
     first_byte_timeout_s = models.FloatField(default=30, validators=[MinValueValidator(0.05), MaxValueValidator(3600)])
     idle_timeout_s = models.FloatField(
@@ -107,8 +145,8 @@ class Provider(models.Model):
             value = getattr(self, field.attname)
             if isinstance(value, float) and not math.isfinite(value):
                 errors[field.name] = "Write a finite number."
-        if isinstance(self.rate_capacity, float | int) and self.rate_capacity > 0 and self.rate_refill_per_s == 0:
-            errors["rate_refill_per_s"] = "With a capacity, the bucket needs a refill rate above 0, or it empties for ever."
+        for name, sentence in RateSpec(self.rate_type, self.rate_capacity, self.rate_refill_per_s).refusals().items():
+            errors.setdefault(_RATE_COLUMNS[name], sentence)
         if errors:
             raise ValidationError(errors)
 
@@ -159,6 +197,30 @@ class ProviderKey(models.Model):
         self.secret = key_ring().seal(plaintext, self.bound_to())
         self.last4 = plaintext[-4:] if len(plaintext) >= 12 else ""
 
+    @property
+    def label(self) -> str:
+        """What people know it by: its name and last four characters."""
+        return f"{self.name} …{self.last4}".strip() if self.last4 else self.name or "a key too short to show a part of"
+
     def open(self) -> Secret:
         """Raises core.secrets.CannotOpen."""
         return key_ring().open(bytes(self.secret), self.bound_to())
+
+
+class ProviderState(models.Model):
+    """What one gateway process has learnt of one provider, where that is not all well: see `providers.states`.
+
+    Without a constraint in the database: a process may write of a provider that is being deleted.
+    """
+
+    process = models.CharField(max_length=32)
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, db_constraint=False, related_name="states")
+    state = models.JSONField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["process", "provider"], name="provider_state_of_process")]
+
+    def __str__(self) -> str:
+        return f"provider {self.provider_id} in process {self.process}"

@@ -32,6 +32,11 @@ WRITABLE = (
     "max_concurrency",
     "breaker_fail_max",
     "breaker_reset_timeout_s",
+    "breaker_max_reset_timeout_s",
+    "breaker_failure_rate",
+    "breaker_window_s",
+    "breaker_min_calls",
+    "breaker_keep_last",
     "connect_timeout_s",
     "first_byte_timeout_s",
     "idle_timeout_s",
@@ -62,7 +67,16 @@ def spec_of(provider: Provider, keys: Iterable[ProviderKey]) -> ProviderSpec:
             total_s=provider.total_timeout_s,
         ),
         rate=RateSpec(type=provider.rate_type, capacity=provider.rate_capacity, refill_rate=provider.rate_refill_per_s),
-        breaker=BreakerSpec(fail_max=provider.breaker_fail_max, reset_timeout_s=provider.breaker_reset_timeout_s),
+        breaker=BreakerSpec(
+            fail_max=provider.breaker_fail_max,
+            reset_timeout_s=provider.breaker_reset_timeout_s,
+            max_reset_timeout_s=provider.breaker_max_reset_timeout_s,
+            failure_rate=provider.breaker_failure_rate,
+            window_s=provider.breaker_window_s,
+            min_calls=provider.breaker_min_calls,
+            keep_last=provider.breaker_keep_last,
+            reset_at=provider.breaker_reset_at.timestamp() if provider.breaker_reset_at else 0.0,
+        ),
         max_concurrency=provider.max_concurrency,
     )
 
@@ -127,6 +141,21 @@ def disable_provider(provider: Provider) -> None:
 
 def enable_provider(provider: Provider) -> None:
     _set_active(provider, True)
+
+
+def reset_breaker(provider: Provider) -> None:
+    """In every process, within two seconds: all breakers of this provider close, and its keys rest no longer."""
+    provider.breaker_reset_at = timezone.now()
+    provider.save(update_fields=["breaker_reset_at", "updated_at"])
+
+
+def change_key(key: ProviderKey, changes: Mapping[str, Any]) -> ProviderKey:
+    """Sets `name`, `weight` (its share of the calls) and `is_active`; the secret is rotated instead. Raises ValidationError."""
+    for column, value in changes.items():
+        setattr(key, column, value)
+    key.full_clean()
+    key.save(update_fields=list(changes))
+    return key
 
 
 def add_key(provider: Provider, plaintext: str, name: str = "") -> ProviderKey:

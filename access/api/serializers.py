@@ -8,31 +8,20 @@ from rest_framework import serializers
 
 from access import services
 from access.models import ApiKey, Team
-from monitoring.api.bodies import Strict, StrictModel, in_body_words
+from monitoring.api.bodies import LimitsSerializer, Strict, StrictModel, in_body_words
 
 _PATHS = {
     "allowed_models": "models",
     **{limit: f"rate_limit.{limit}" for limit in ("requests_per_minute", "tokens_per_minute", "max_concurrency")},
 }
-_MAX_INTEGER = 2_147_483_647
 
 
 class TeamSerializer(StrictModel):
+    rate_limit = LimitsSerializer(source="*", required=False, help_text="Of all keys of the team together.")
+
     class Meta:
         model = Team
-        fields = ("id", "name", "is_active")
-
-
-def _limit(help_text: str) -> serializers.IntegerField:
-    return serializers.IntegerField(
-        required=False, allow_null=True, min_value=1, max_value=_MAX_INTEGER, help_text=f"{help_text}; null = none."
-    )
-
-
-class KeyLimitSerializer(Strict):
-    requests_per_minute = _limit("Requests a minute")
-    tokens_per_minute = _limit("Tokens a minute")
-    max_concurrency = _limit("Requests at once")
+        fields = ("id", "name", "is_active", "rate_limit")
 
 
 class ApiKeySerializer(Strict):
@@ -48,7 +37,7 @@ class ApiKeySerializer(Strict):
         allow_null=True,
         help_text="Aliases the key may call; null = all.",
     )
-    rate_limit = KeyLimitSerializer(source="*", required=False)
+    rate_limit = LimitsSerializer(source="*", required=False)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
     revoked_at = serializers.DateTimeField(read_only=True)
     created_at = serializers.DateTimeField(read_only=True)

@@ -95,10 +95,25 @@ def _providers(last_good: Snapshot, alarms: list[str]) -> dict[str, ProviderSpec
     for provider in Provider.objects.filter(is_active=True).prefetch_related(keys):
         active = list(provider.keys.all())
         kept = _without_revoked(last_good.providers.get(str(provider.id)), active)
-        spec = _build(partial(spec_of, provider, active), f"Provider {provider.name}", kept, alarms)
+        spec = _build(partial(_provider_spec, provider, active), f"Provider {provider.name}", kept, alarms)
         if spec is not None:
             specs[spec.id] = spec
     return specs
+
+
+def _provider_spec(provider: Provider, keys: list[ProviderKey]) -> ProviderSpec:
+    spec = spec_of(provider, keys)
+    if refusals := spec.rate.refusals():
+        raise ConfigurationError(" ".join(f"rate {field}: {sentence}" for field, sentence in refusals.items()))
+    return spec
+
+
+def _limit_spec(requests_per_minute: int | None, tokens_per_minute: int | None, max_concurrency: int | None) -> LimitSpec:
+    """Raises ValueError for what came into the database past the forms: a limit of nothing could never be met."""
+    spec = LimitSpec(requests_per_minute, tokens_per_minute, max_concurrency)
+    if wrong := [name for name in spec.__struct_fields__ if (value := getattr(spec, name)) is not None and value < 1]:
+        raise ValueError(f"{', '.join(wrong)}: write 1 or more, or nothing for no limit")
+    return spec
 
 
 def _without_revoked(spec: ProviderSpec | None, active: list[ProviderKey]) -> ProviderSpec | None:
@@ -141,6 +156,7 @@ def _model_spec(row: LLMModel) -> ModelSpec:
         created=int(row.created_at.timestamp()),
         drop_params=row.unsupported_params == LLMModel.OnUnsupported.DROP,
         truncate=row.over_long == LLMModel.OnOverLong.TRUNCATE,
+        limits=_limit_spec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
     )
 
 
@@ -180,6 +196,9 @@ class _CallerRow(NamedTuple):
     requests_per_minute: int | None
     tokens_per_minute: int | None
     max_concurrency: int | None
+    team__requests_per_minute: int | None
+    team__tokens_per_minute: int | None
+    team__max_concurrency: int | None
     expires_at: datetime | None
 
 
@@ -205,6 +224,7 @@ def _caller_spec(row: _CallerRow) -> CallerSpec:
         team_name=row.team__name,
         scopes=msgspec.convert(row.scopes, frozenset[str]),
         models=msgspec.convert(row.allowed_models, frozenset[str] | None),
-        limits=LimitSpec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
+        limits=_limit_spec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
+        team_limits=_limit_spec(row.team__requests_per_minute, row.team__tokens_per_minute, row.team__max_concurrency),
         expires_at=row.expires_at.timestamp() if row.expires_at else None,
     )

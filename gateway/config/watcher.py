@@ -28,9 +28,11 @@ class Watcher:
         apply: Callable[[Snapshot], None],
         poll_s: float,
         *,
+        publish: Callable[[], Callable[[], None] | None] | None = None,
         clock: Clock = SystemClock(),  # noqa: B008  (has no state)
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`publish` says at each look what else the thread must write down, if anything; whether that works changes nothing here."""
         self.snapshot: Snapshot | None = None
         self.stale_since: float | None = None
         self.alarm: str | None = None
@@ -38,6 +40,7 @@ class Watcher:
         self._current_version = current_version
         self._apply = apply
         self._poll_s = poll_s
+        self._publish = publish
         self._clock = clock
         self._sleep = sleep
         self._thread = DatabaseThread("config")
@@ -68,10 +71,19 @@ class Watcher:
         else:
             self._succeeded()
 
+    async def tell(self) -> None:
+        """Has written down what `publish` says. Never raises."""
+        try:
+            if self._publish is not None and (work := self._publish()) is not None:
+                await self._thread.run(work)
+        except Exception as exc:
+            log.warning("what this process knows of its providers could not be written down (%s: %s)", type(exc).__name__, exc)
+
     async def _watch(self) -> None:
         while True:
             await self._sleep(self._poll_s)
             await self.look()
+            await self.tell()
 
     async def _reload(self) -> None:
         snapshot = await self._thread.run(lambda: self._load(self.snapshot))

@@ -29,10 +29,6 @@ class _Source(msgspec.Struct):
     content: str | list[Block] | None = None
 
 
-class _Citations(msgspec.Struct):
-    enabled: bool = False
-
-
 class Block(msgspec.Struct):
     """Any content block: `type` says which of the others count. What a block lacks of them is refused when it is read."""
 
@@ -51,7 +47,7 @@ class Block(msgspec.Struct):
     signature: str = ""
     data: str = ""
     cache_control: dict[str, Any] | None = None
-    citations: _Citations | list[Any] | None = None
+    citations: dict[str, Any] | list[Any] | None = None
     transformations: Any = None
 
 
@@ -86,6 +82,8 @@ def said_by_assistant(content: str | list[Block], path: str, unread: Unread) -> 
         match block.type:
             case "text":
                 parts += _text(_required(block.text, f"{at}.text"))
+                if block.citations:
+                    unread.hints["citations"] = None
             case "thinking" if not block.thinking and block.signature.startswith(TOOL_SEAL):
                 seal = block.signature.removeprefix(TOOL_SEAL)
             case "thinking":
@@ -182,7 +180,7 @@ def _document(block: Block, at: str, unread: Unread) -> list[Text | Image | File
 
 
 def _cited(block: Block, unread: Unread) -> None:
-    if isinstance(block.citations, _Citations) and block.citations.enabled:
+    if isinstance(block.citations, dict) and block.citations.get("enabled"):
         unread.foreign["citations"] = None
 
 

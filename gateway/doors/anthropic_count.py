@@ -77,7 +77,7 @@ async def _counted(target: Target, request: ChatRequest) -> Count:
 
 async def _asked(target: Target, request: ChatRequest) -> int:
     """Vendors limit counting apart from answering, so what becomes of it says nothing about the key or the breaker."""
-    upstream = await target.runtime.acquire(target.model, target.runtime.spec.timeouts.total_s)
+    upstream = await target.runtime.acquire(target.model, lambda: target.runtime.spec.timeouts.total_s)
     try:
         return await upstream.count(request, target.model)
     finally:

@@ -8,12 +8,13 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from core.chat import ChatRequest, Dialect
-from core.errors import BudgetExhausted, GatewayError, InvalidRequest
+from core.errors import BudgetExhausted, GatewayError
 from gateway.doors import fields
 from gateway.doors.anthropic_reading import conversation
 from gateway.doors.anthropic_writing import stream_writer, whole
 
 __all__ = [
+    "FIELD_NAMES",
     "FORWARDED",
     "NAME",
     "REQUEST_ID_HEADER",
@@ -33,10 +34,21 @@ SCOPE = "chat"
 # Any version is taken, and both pass to a vendor of the same dialect: a beta's fields mean nothing without its header.
 FORWARDED = frozenset((b"anthropic-version", b"anthropic-beta"))
 REQUEST_ID_HEADER = b"request-id"
+# By the names of OpenAI's chat, which adapters use in what they refuse or report.
+FIELD_NAMES = {
+    "filename": "title",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "reasoning_content": "thinking",
+    "reasoning_effort": "output_config.effort",
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+    "thinking_blocks": "signature",
+    "thinking_budget": "thinking.budget_tokens",
+    "user": "metadata.user_id",
+}
 
 _MAX_TOKENS = 10_000_000
 _MAX_MESSAGES = 100_000  # Anthropic's own
-_RESERVED = ("task_type", "models", "prompt", "cache")
 
 
 class _Message(msgspec.Struct):
@@ -82,9 +94,7 @@ def parse_to_count(body: bytes) -> ChatRequest:
 
 
 def _request(model: str, raw: dict[str, msgspec.Raw], body_bytes: int, *, stream: bool, max_output_tokens: int | None) -> ChatRequest:
-    for name in _RESERVED:
-        if name in raw:
-            raise InvalidRequest(f"{name!r} is not supported by this endpoint yet; leave it out.", param=name)
+    fields.refuse_reserved(raw, "prompt")
     return ChatRequest(
         dialect=_this,
         model=model,

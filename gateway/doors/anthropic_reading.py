@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -20,7 +20,7 @@ from core.conversation import (
 )
 from core.errors import InvalidRequest
 from gateway.doors.anthropic_blocks import Block, Unread, said_by_assistant, said_by_user, texts
-from gateway.doors.fields import invalid
+from gateway.doors.fields import invalid, unread_below
 
 # What has a word of ours, or is the gateway's own business.
 _READ = frozenset(
@@ -142,6 +142,7 @@ def _unread(fields: Mapping[str, msgspec.Raw]) -> Unread:
     for name, value in fields.items():
         if name not in _READ and bytes(value).strip() != _NULL:
             (unread.hints if name in _HINTS else unread.foreign)[name] = None
+    unread.hints.update(dict.fromkeys(unread_below(fields, _Body)))
     return unread
 
 
@@ -150,8 +151,12 @@ def _system(body: _Body, unread: Unread) -> list[Message]:
     return [Message("system", parts)] if parts else []
 
 
-def _messages(said: list[_Message], unread: Unread) -> Iterator[Message]:
-    """Tool results come in the user's name: they become a turn of their own, before what the user says."""
+def _messages(said: list[_Message], unread: Unread) -> list[Message]:
+    """Tool results come in the user's name: they become a turn of their own, before what the user says.
+
+    Turns of the user that follow each other are one to Anthropic, so results in a later one stand first, too.
+    """
+    read: list[Message] = []
     for position, message in enumerate(said):
         path = f"messages[{position}].content"
         parts: list[Part]
@@ -161,12 +166,23 @@ def _messages(said: list[_Message], unread: Unread) -> Iterator[Message]:
             parts = said_by_assistant(message.content, path, unread)
         else:
             parts = said_by_user(message.content, path, unread)
-            results: list[Part] = [part for part in parts if isinstance(part, ToolResult)]
+            if results := [part for part in parts if isinstance(part, ToolResult)]:
+                _answer(read, results)
             parts = [part for part in parts if not isinstance(part, ToolResult)]
-            if results:
-                yield Message("tool", results)
         if parts:
-            yield Message(message.role, parts)
+            read.append(Message(message.role, parts))
+    return read
+
+
+def _answer(read: list[Message], results: Sequence[Part]) -> None:
+    """Puts the results behind the calls that they answer, before all that the user has said since."""
+    place = len(read)
+    while place and read[place - 1].role == "user":
+        place -= 1
+    if place and read[place - 1].role == "tool":
+        read[place - 1].parts += results
+    else:
+        read.insert(place, Message("tool", list(results)))
 
 
 def _tools(raw: list[dict[str, msgspec.Raw]], unread: Unread) -> list[Tool]:

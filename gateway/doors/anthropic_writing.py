@@ -98,6 +98,8 @@ def _message_id(vendors: str) -> str:
 
 
 def _stop_reason(ended: Ended, *, refused: bool) -> str:
+    if ended.reason == "tool_calls":  # whatever the vendor's word: an agent stops at any other
+        return "tool_use"
     if ended.native in _STOP_REASONS:
         return ended.native
     if refused:

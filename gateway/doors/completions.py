@@ -17,7 +17,7 @@ from core.events import Begun, Content, Ended, RefusalDelta, Result, TextDelta
 from core.usage import Usage
 from gateway.doors import fields as bodies
 from gateway.doors.openai_chat import error_body, stream_error
-from gateway.doors.openai_fields import foreign, hints, require_texts, reread
+from gateway.doors.openai_fields import StreamOptions, foreign, hints, require_texts, reread
 
 __all__ = ["NAME", "SCOPE", "conversation", "error_body", "parse", "stream_error", "stream_writer", "whole"]
 
@@ -28,17 +28,13 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=128)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-
-
 class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
     prompt: str | Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1)]
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -63,6 +59,7 @@ _KNOWN = frozenset(_Body.__struct_fields__)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
+    bodies.refuse_reserved(fields)
     require_texts(checked.prompt, "prompt")
     return ChatRequest(
         dialect=_this,
@@ -91,7 +88,7 @@ def conversation(fields: Mapping[str, msgspec.Raw]) -> Conversation:
         n=asked.n or 1,
         user=asked.user or "",
         foreign=[*_only_completions(asked), *foreign(fields, _KNOWN)],
-        hints=hints(fields),
+        hints=[*hints(fields), *bodies.unread_below(fields, _Body)],
     )
 
 
@@ -176,9 +173,9 @@ class _Writer:
     def end(self, ended: Ended, usage: Usage | None) -> bytes:
         choice = {"text": "", "index": 0, "logprobs": None, "finish_reason": _finish_reason(ended)}
         last: dict[str, Any] = {**self._head, "choices": [choice]}
-        if not self._request.wants_usage:
+        if not self._request.wants_usage or usage is None:
             return b"data: " + _encode(last) + b"\n\n"
-        counted = {**self._head, "choices": [], "usage": _usage(usage or Usage())}
+        counted = {**self._head, "choices": [], "usage": _usage(usage)}
         return b"data: " + _encode({**last, "usage": None}) + b"\n\ndata: " + _encode(counted) + b"\n\n"
 
     def tail(self) -> bytes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from core.errors import InvalidRequest
 
@@ -13,7 +16,10 @@ T = TypeVar("T")
 
 _AT = re.compile(r" - at `\$\.?(.*?)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_TOO_DEEP = "The JSON of the body is nested too deeply."
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# Ours, not any vendor's, and without effect yet.
+_RESERVED = ("task_type", "models", "cache")
 
 
 def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, msgspec.Raw]]:
@@ -29,7 +35,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, ms
     except msgspec.DecodeError as exc:
         raise InvalidRequest(f"The body is not valid JSON: {exc}.") from None
     except RecursionError:
-        raise InvalidRequest("The JSON of the body is nested too deeply.") from None
+        raise InvalidRequest(_TOO_DEEP) from None
 
 
 def invalid(message: str) -> InvalidRequest:
@@ -40,3 +46,61 @@ def invalid(message: str) -> InvalidRequest:
         path = f"{path}.{missing.group(1)}" if path else missing.group(1)
     text = _AT.sub("", message)
     return InvalidRequest(f"{path}: {text}." if path else f"{text}.", param=path or None)
+
+
+def refuse_reserved(fields: Mapping[str, msgspec.Raw], *more: str) -> None:
+    """Raises InvalidRequest for a field of ours that does nothing yet; `more` are those that are a vendor's in other dialects."""
+    for name in (*_RESERVED, *more):
+        if name in fields:
+            raise InvalidRequest(f"{name!r} is not supported by this endpoint yet; leave it out.", param=name)
+
+
+def unread_below(fields: Mapping[str, msgspec.Raw], struct: type, skip: Collection[str] = ()) -> list[str]:
+    """Keys below the top level that say something and that no struct knows by which a body is read as `struct`.
+
+    Each by its own name, as it comes. The fields of the top level are the dialect's to sort; `skip` names those to pass
+    by: left out altogether, or looked through by the dialect.
+    """
+    inner = [(name, held) for name, held in _known(struct).items() if held is not None and name in fields and name not in skip]
+    return [key for name, held in inner for key in unread(decoded(fields[name]), held)]
+
+
+def decoded(value: msgspec.Raw) -> Any:
+    """Raises InvalidRequest: what could be skipped once may be too deep for where we stand now."""
+    try:
+        return msgspec.json.decode(value)
+    except RecursionError:
+        raise InvalidRequest(_TOO_DEEP) from None
+
+
+def unread(value: Any, struct: type) -> Iterator[str]:
+    """The same of a decoded value, which is a `struct` or a list of them."""
+    if isinstance(value, list):
+        for item in value:
+            yield from unread(item, struct)
+    elif isinstance(value, dict):
+        known = _known(struct)
+        for key, inner in value.items():
+            held = known.get(key)
+            if held is not None:
+                yield from unread(inner, held)
+            elif inner and key not in known:
+                yield key
+
+
+@cache
+def _known(struct: type) -> dict[str, type | None]:
+    """Field → the struct that it holds, by itself or in a list; None where what it holds is not ours to know."""
+    described = inspect.type_info(struct)
+    assert isinstance(described, inspect.StructType)
+    return {field.encode_name: _held(field.type) for field in described.fields}
+
+
+def _held(kind: inspect.Type) -> type | None:
+    if isinstance(kind, inspect.StructType):
+        return kind.cls
+    if isinstance(kind, inspect.ListType):
+        return _held(kind.item_type)
+    if isinstance(kind, inspect.UnionType):
+        return next((held for held in map(_held, kind.types) if held is not None), None)
+    return None

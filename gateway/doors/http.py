@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from core.chat import ChatRequest, Dialect
+from core.clock import SystemClock
 from core.config import CallerSpec
 from core.deadlines import Deadlines
 from core.errors import (
@@ -22,11 +23,14 @@ from core.errors import (
     GatewayError,
     InvalidRequest,
     NotAuthenticated,
+    ProviderLacksModel,
+    ProviderRejectedOurKey,
     RequestTimeout,
     ServerBusy,
 )
 from gateway import admission
 from gateway.doors import openai_chat
+from gateway.idempotency import Abandoned, Flight, Flights, StillRunning
 from gateway.pipeline import Generation, Pipeline
 from gateway.router import View
 from monitoring import metrics
@@ -40,6 +44,8 @@ _log = logging.getLogger(__name__)
 JSON = (b"content-type", b"application/json")
 _SSE: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _CLOSE = (b"connection", b"close")
+_REPLAYED = (b"x-llm-idempotent-replay", b"true")
+_IDEMPOTENCY_TTL_S, _IDEMPOTENCY_BYTES = 600.0, 32 * 2**20
 # A watch is a task of its own: an answer that is there at once is spared it, a client that leaves is noticed soon enough.
 _WATCH_AFTER_S = 0.05
 # A client that is still sending reads no answer; so much of a refused body is taken in and forgotten first.
@@ -54,6 +60,7 @@ class Gateway(msgspec.Struct, eq=False):
     max_body_bytes: int
     body_timeout_s: float
     pipeline: Pipeline | None = None
+    flights: Flights = msgspec.field(default_factory=lambda: Flights(SystemClock(), ttl_s=_IDEMPOTENCY_TTL_S, max_bytes=_IDEMPOTENCY_BYTES))
     unwatched: Deadlines = msgspec.field(default_factory=lambda: Deadlines(_WATCH_AFTER_S))
     not_ready_because: str = "the gateway is starting"
 
@@ -70,8 +77,9 @@ class Gateway(msgspec.Struct, eq=False):
 
 
 class DoorDialect(Dialect, Protocol):
-    """A client dialect as a door needs it: a module with these, and two more where it wants them.
+    """A client dialect as a door needs it: a module with these, and three more where it wants them.
 
+    `FIELD_NAMES`: what it calls fields of OpenAI's chat, by which adapters name what they refuse or leave out.
     `FORWARDED`: request headers that pass to a vendor of the same dialect, names in lower case, in `ChatRequest.headers`.
     `REQUEST_ID_HEADER`: what its clients look for beside `x-request-id`.
     """
@@ -109,14 +117,80 @@ class GenerationDoor:
             return
         if self._forwarded:
             request.headers = forwarded(scope, self._forwarded)
-        exchange = _Exchange(
-            Generation(pipeline, view, caller, request, request_id), self._dialect, send, self._id_header, self._gateway.unwatched
-        )
-        await exchange.run(receive, request.stream)
+        generation = Generation(pipeline, view, caller, request, request_id, scope["headers"])
+        key = _idempotency_key(scope["headers"])
+        if key is None:
+            await self._exchange(generation, send).run(receive, request.stream)
+        else:
+            await self._once(generation, request.stream, (caller.key_id, key, scope["path"].encode() + body), receive, send)
+
+    def _exchange(self, generation: Generation, send: Send) -> _Exchange:
+        return _Exchange(generation, self._dialect, send, self._id_header, self._gateway.unwatched)
+
+    async def _once(self, generation: Generation, stream: bool, identity: tuple[str, str, bytes], receive: Receive, send: Send) -> None:
+        """With an `Idempotency-Key`: answers where nobody does yet, and otherwise gives what the first one is given."""
+        try:
+            while True:
+                flight, new = self._gateway.flights.board(*identity)
+                if new:
+                    return await self._lead(flight, generation, stream, receive, send)
+                if await self._follow(flight, generation, send):
+                    return None
+        except GatewayError as error:
+            generation.end(error)
+            await refuse(receive, send, error, generation.request_id, self._dialect)
+
+    async def _lead(self, flight: Flight, generation: Generation, stream: bool, receive: Receive, send: Send) -> None:
+        flights = self._gateway.flights
+
+        async def recorded(message: MutableMapping[str, Any]) -> None:
+            flights.record(flight, message)
+            await send(message)
+
+        ended: GatewayError | None = ClientGone("Nobody finished this answer.")
+        try:
+            ended = await self._exchange(generation, recorded).run(receive, stream)
+        finally:
+            if isinstance(ended, ClientGone):
+                flights.abandon(flight)
+            else:
+                flights.land(flight, ended)
+
+    async def _follow(self, flight: Flight, generation: Generation, send: Send) -> bool:
+        """False where the first client left before anything was sent here: then somebody must begin anew."""
+        head: MutableMapping[str, Any] | None = None  # goes out with the first of the body: until then another answer is possible
+        started = False
+        try:
+            async for message in flight.follow():
+                if head is None:
+                    head = {**message, "headers": [*message["headers"], _REPLAYED]}
+                    continue
+                if not started:
+                    started = True
+                    await send(head)
+                await send({**message})
+        except (Abandoned, StillRunning) as broken:
+            if not started:
+                if isinstance(broken, StillRunning):
+                    raise
+                return False
+            error = ServerBusy("The answer that is shared under this Idempotency-Key broke off; send the request again.")
+            generation.end(error)
+            await send({"type": "http.response.body", "body": self._dialect.stream_error(error)})
+            return True
+        generation.end(flight.error)
+        return True
 
     def read(self, body: bytes, scope: Scope, view: View, caller: CallerSpec) -> ChatRequest:
         """For doors whose URL or caller says what the body does not to override. Raises InvalidRequest."""
         return self._dialect.parse(body)
+
+
+def _idempotency_key(headers: list[tuple[bytes, bytes]]) -> str | None:
+    for name, value in headers:
+        if name == b"idempotency-key":
+            return value.decode("latin-1")
+    return None
 
 
 def forwarded(scope: Scope, names: frozenset[bytes]) -> tuple[tuple[str, str], ...]:
@@ -164,7 +238,8 @@ class _Exchange:
         self._client_gone = False
         self._watching: asyncio.Task[None] | None = None
 
-    async def run(self, receive: Receive, stream: bool) -> None:
+    async def run(self, receive: Receive, stream: bool) -> GatewayError | None:
+        """How it ended: None = the client has the whole answer."""
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -174,19 +249,24 @@ class _Exchange:
         try:
             await generation.start()
             await (self._stream() if stream else self._whole())
+            return None
         except GatewayError as error:
             generation.end(error)
             await self._fail(error)
+            return error
         except asyncio.CancelledError:
             if not self._client_gone:  # the server is going down
                 generation.end(ServerBusy("The server was shut down while it was answering."))
                 raise
-            generation.end(ClientGone("The client closed the connection."))
+            gone = ClientGone("The client closed the connection.")
+            generation.end(gone)
+            return gone
         except Exception as exc:
             _log.exception("request %s failed in the gateway itself", generation.request_id)
             fault = GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))
             generation.end(fault)
             await self._fail(fault)
+            return fault
         finally:
             self._over = True
             self._unwatched.discard(self)
@@ -341,7 +421,7 @@ def error_headers(error: GatewayError) -> Headers:
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
         headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after_s * 1000)))
-    if isinstance(error, BudgetExhausted):
+    if isinstance(error, BudgetExhausted | ProviderRejectedOurKey | ProviderLacksModel):  # until somebody does something about it
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, NotAuthenticated):
         headers.append((b"www-authenticate", b"Bearer"))

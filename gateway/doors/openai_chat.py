@@ -8,8 +8,9 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from core.chat import ChatRequest, Dialect
-from core.errors import GatewayError, InvalidRequest
+from core.errors import GatewayError
 from gateway.doors import fields as bodies
+from gateway.doors.openai_fields import StreamOptions
 from gateway.doors.openai_reading import conversation
 from gateway.doors.openai_writing import stream_writer, whole
 
@@ -18,7 +19,6 @@ __all__ = ["NAME", "SCOPE", "conversation", "error_body", "error_value", "parse"
 NAME = "openai"
 SCOPE = "chat"
 _MAX_TOKENS = 10_000_000
-_RESERVED = ("task_type", "models", "prompt", "cache")
 
 _Tokens = Annotated[int, msgspec.Meta(ge=1, le=_MAX_TOKENS)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
@@ -29,17 +29,13 @@ class _Message(msgspec.Struct):
     content: str | list[msgspec.Raw] | None = None
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-
-
 class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=2000)]
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
@@ -62,9 +58,7 @@ _true, _with_usage = msgspec.Raw(b"true"), msgspec.Raw(b'{"include_usage":true}'
 def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. `force_stream`: whatever the body says, stream with usage."""
     checked, fields = bodies.read(body, _checked)
-    for name in _RESERVED:
-        if name in fields:
-            raise InvalidRequest(f"{name!r} is not supported by this endpoint yet; leave it out.", param=name)
+    bodies.refuse_reserved(fields, "prompt")
     if force_stream:
         fields["stream"] = _true
         fields["stream_options"] = _with_usage

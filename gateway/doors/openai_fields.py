@@ -28,6 +28,12 @@ HINTS = frozenset(
 _NOTHING = (b"null", b"false")
 
 
+class StreamOptions(msgspec.Struct):
+    """How an answer travels. What else OpenAI has here only hints."""
+
+    include_usage: bool = False
+
+
 def reread(fields: Fields, decoder: msgspec.json.Decoder[T]) -> T:
     """The struct of `decoder` from the top level of a body. Raises InvalidRequest."""
     return bodies.read(msgspec.json.encode(fields), decoder)[0]

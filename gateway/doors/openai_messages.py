@@ -79,8 +79,7 @@ class Message(msgspec.Struct):
 
 
 # Keys of a message or part that change the answer, and that no other wire has; any other key is noted as a hint.
-_FOREIGN = frozenset({"audio", "partial", "prefix"})
-_MESSAGE_KEYS, _PART_KEYS = frozenset(Message.__struct_fields__), frozenset(_Part.__struct_fields__)
+FOREIGN = frozenset({"audio", "partial", "prefix"})
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[^,;]*)*;base64,", re.I)
 
 
@@ -116,17 +115,6 @@ def read(messages: list[Message]) -> list[ours.Message]:
             case _:
                 raise invalid(f"{at}.role", "must be one of system, developer, user, assistant, tool, function")
     return read
-
-
-def note_unread(messages: msgspec.Raw, foreign: list[str], hints: list[str]) -> None:
-    """Adds the keys of messages and parts that say something and were not read, each by its own name."""
-    for message in msgspec.json.decode(messages):
-        content = message.get("content")
-        parts = content if isinstance(content, list) else []
-        unread = [key for key, value in message.items() if key not in _MESSAGE_KEYS and value]
-        unread += [key for part in parts for key, value in part.items() if key not in _PART_KEYS and value]
-        for key in unread:
-            (foreign if key in _FOREIGN else hints).append(key)
 
 
 def _texts(message: Message, at: str) -> list[ours.Text]:
@@ -219,7 +207,7 @@ def _image(value: _Url | str, at: str) -> ours.Image:
     image = _Url(value) if isinstance(value, str) else value
     if image.url.startswith(("http://", "https://")):
         return ours.Image(url=image.url, detail=image.detail or "")
-    media_type, data = _data(image.url, at)
+    media_type, data = data_of(image.url, at)
     return ours.Image(data=data, media_type=media_type, detail=image.detail or "")
 
 
@@ -228,11 +216,12 @@ def _file(file: _File, at: str) -> ours.File:
         return ours.File(file_id=file.file_id, name=file.filename or "")
     if not file.file_data:
         raise invalid(at, "must hold file_data or file_id")
-    media_type, data = _data(file.file_data, f"{at}.file_data")
+    media_type, data = data_of(file.file_data, f"{at}.file_data")
     return ours.File(data=data, media_type=media_type, name=file.filename or "")
 
 
-def _data(url: str, at: str) -> tuple[str, str]:
+def data_of(url: str, at: str) -> tuple[str, str]:
+    """Media type and base64 of a data: URL. Raises InvalidRequest."""
     found = _DATA_URL.match(url)
     if found is None:
         raise invalid(at, "must be a web address or a data: URL in base64 that names its media type")

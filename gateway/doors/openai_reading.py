@@ -93,10 +93,11 @@ class _Body(msgspec.Struct):
     thinking_budget: int | None = None
     reasoning: _Reasoning | None = None
     user: str | None = None
+    stream_options: openai_fields.StreamOptions | None = None
 
 
-# What says how the answer travels, or is ours and never a vendor's.
-_NOT_ASKED = frozenset({*_Body.__struct_fields__, "model", "stream", "stream_options", "task_type", "models", "prompt", "cache"})
+# What has a word of ours, or says how the answer travels.
+_NOT_ASKED = frozenset({*_Body.__struct_fields__, "model", "stream"})
 _HINTS = openai_fields.HINTS | {"cache_control", "usage"}
 _EMPTY = frozenset({b"null", b"{}", b"[]", b'""'})
 # Values that ask for nothing but what happens anyway.
@@ -134,7 +135,6 @@ def conversation(fields: Mapping[str, msgspec.Raw]) -> Conversation:
     foreign, hints = _unsaid(fields)
     try:
         body = _decode(msgspec.json.encode(fields))
-        openai_messages.note_unread(fields["messages"], foreign, hints)
     except msgspec.ValidationError as exc:
         raise bodies.invalid(_INDEX.sub(r".\1", str(exc))) from None
     except RecursionError:
@@ -159,6 +159,8 @@ def conversation(fields: Mapping[str, msgspec.Raw]) -> Conversation:
         reasoning=_wish(body, foreign),
         user=body.user or "",
     )
+    for key in bodies.unread_below(fields, _Body, skip=foreign):
+        (foreign if key in openai_messages.FOREIGN else hints).append(key)
     read.foreign, read.hints = list(dict.fromkeys(foreign)), list(dict.fromkeys(hints))
     return read
 

@@ -20,14 +20,23 @@ from core.errors import GatewayError
 from gateway.doors import fields as bodies
 from gateway.doors import responses_reading
 from gateway.doors.openai_chat import error_body, error_value
-from gateway.doors.openai_fields import foreign, hints, reread
+from gateway.doors.openai_fields import StreamOptions, foreign, hints, reread
 from gateway.doors.openai_messages import invalid
 from gateway.doors.responses_writing import stream_writer, whole
 
-__all__ = ["NAME", "SCOPE", "conversation", "error_body", "parse", "stream_error", "stream_writer", "whole"]
+__all__ = ["FIELD_NAMES", "NAME", "SCOPE", "conversation", "error_body", "parse", "stream_error", "stream_writer", "whole"]
 
 NAME = "responses"
 SCOPE = "chat"
+# See `anthropic_messages.FIELD_NAMES`.
+FIELD_NAMES = {
+    "reasoning_content": "reasoning",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+    "response_format.json_schema.description": "text.format.description",
+    "thinking_blocks": "encrypted_content",
+    "thought_signature": "encrypted_content",
+}
 _NONE = msgspec.Raw(b"")
 _EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh"})
 _SEALS = "reasoning.encrypted_content"
@@ -100,6 +109,7 @@ class _Asked(msgspec.Struct):
     top_logprobs: int | None = None
     truncation: str | None = None
     user: str | None = None
+    stream_options: StreamOptions | None = None
     previous_response_id: str | None = None
     conversation: Any = None
     prompt: Any = None
@@ -107,12 +117,13 @@ class _Asked(msgspec.Struct):
 
 _this = cast(Dialect, sys.modules[__name__])
 _checked, _asked = msgspec.json.Decoder(_Body), msgspec.json.Decoder(_Asked)
-_KNOWN = frozenset((*_Asked.__struct_fields__, "model", "stream", "stream_options", "background"))
+_KNOWN = frozenset((*_Asked.__struct_fields__, "model", "stream", "background"))
 
 
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
+    bodies.refuse_reserved(fields)
     if checked.background:
         raise invalid("background", "is not offered here: nobody could fetch the response; leave it out")
     return ChatRequest(
@@ -132,7 +143,7 @@ def conversation(fields: Mapping[str, msgspec.Raw]) -> Conversation:
     for name in ("previous_response_id", "conversation", "prompt"):
         if getattr(asked, name) is not None:
             raise invalid(name, "refers to what only OpenAI keeps; the model that serves this request needs the whole input")
-    strange, unheard = foreign(fields, _KNOWN), hints(fields)
+    strange, unheard = foreign(fields, _KNOWN), [*hints(fields), *_unread(fields)]
     return Conversation(
         messages=_messages(asked),
         max_output_tokens=asked.max_output_tokens,
@@ -172,6 +183,13 @@ def _tools(asked: _Asked, strange: list[str], unheard: list[str]) -> list[Tool]:
         if not tool.name:
             raise invalid(f"tools.{position}.name", "is missing")
     return [Tool(tool.name, tool.description or "", _said(tool.parameters), tool.strict) for tool in functions]
+
+
+def _unread(fields: Mapping[str, msgspec.Raw]) -> list[str]:
+    """Keys below the top level that are not read, save those of tools that are left out themselves."""
+    offered = bodies.decoded(fields["tools"]) or [] if "tools" in fields else []
+    of_functions = bodies.unread([tool for tool in offered if tool.get("type") == "function"], _Tool)
+    return [*bodies.unread_below(fields, _Asked, skip=("tools",)), *of_functions]
 
 
 def _said(value: msgspec.Raw) -> msgspec.Raw:
@@ -227,10 +245,13 @@ def _only_openais(asked: _Asked) -> list[str]:
 
 def _idle(asked: _Asked) -> list[str]:
     """What has no effect elsewhere: seals come without being asked for, and only OpenAI's own tools are counted."""
+    told = asked.input if isinstance(asked.input, list) else []
     given = {
         "include": any(name != _SEALS for name in asked.include or ()),
         "max_tool_calls": asked.max_tool_calls is not None,
         "truncation": asked.truncation == "auto",
+        "phase": any(item.phase for item in told),
+        "encrypted_content": any(responses_reading.is_sealed_by_openai(item) for item in told),
         "reasoning.context": asked.reasoning is not None and asked.reasoning.context not in (None, "auto"),
     }
     return [name for name, value in given.items() if value]

@@ -6,16 +6,14 @@ unread: "signature:" and "redacted:" before what they are, "tool:" before the se
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import msgspec
 
 from core.conversation import Audio, File, Image, Message, Part, Reasoning, Text, ToolResult, ToolUse
-from gateway.doors.openai_messages import invalid
+from gateway.doors.openai_messages import data_of, invalid
 
 SIGNATURE, REDACTED, TOOL = "signature:", "redacted:", "tool:"
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[^,;]*)*;base64,", re.I)
 
 
 class _Audio(msgspec.Struct):
@@ -125,8 +123,12 @@ def _result(item: Item, at: str) -> Message:
     return Message("tool", [ToolResult(item.call_id, parts)])
 
 
-def _thought(item: Item) -> Reasoning:
+def is_sealed_by_openai(item: Item) -> bool:
     """A seal without our mark is OpenAI's own: no other vendor could open it."""
+    return bool(item.encrypted_content) and not (item.encrypted_content or "").startswith((SIGNATURE, REDACTED, TOOL))
+
+
+def _thought(item: Item) -> Reasoning:
     sealed = item.encrypted_content or ""
     if sealed.startswith(REDACTED):
         return Reasoning(redacted=sealed.removeprefix(REDACTED))
@@ -164,7 +166,7 @@ def _part(part: _Part, at: str) -> Text | Image | Audio | File:
 def _image(url: str, detail: str, at: str) -> Image:
     if url.startswith(("http://", "https://")):
         return Image(url=url, detail=detail)
-    media_type, data = _data(url, at)
+    media_type, data = data_of(url, at)
     return Image(data=data, media_type=media_type, detail=detail)
 
 
@@ -176,12 +178,5 @@ def _file(part: _Part, at: str) -> File:
         return File(url=part.file_url, name=name)
     if not part.file_data:
         raise invalid(at, "must hold file_data, file_url or file_id")
-    media_type, data = _data(part.file_data, f"{at}.file_data")
+    media_type, data = data_of(part.file_data, f"{at}.file_data")
     return File(data=data, media_type=media_type, name=name)
-
-
-def _data(url: str, at: str) -> tuple[str, str]:
-    found = _DATA_URL.match(url)
-    if found is None:
-        raise invalid(at, "must be a web address or a data: URL in base64 that names its media type")
-    return found.group(1).lower(), url[found.end() :]

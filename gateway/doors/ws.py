@@ -48,9 +48,11 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    model: str = ""
+    """What passes through is checked for what was said alone: a vendor's `model` may be null, its `usage` anything."""
+
+    model: Any = ""
     choices: list[_Choice] = msgspec.field(default_factory=list)
-    usage: dict[str, Any] | None = None
+    usage: Any = None
 
 
 _frames = msgspec.json.Decoder(_Frame)
@@ -156,7 +158,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             finish_reason = model = ""
             while piece := await generation.next_piece():
                 for chunk in _chunks_of(piece):
-                    model = model or chunk.model
+                    model = model or (chunk.model if isinstance(chunk.model, str) else "")
                     finish_reason = await self._say_chunk(id_, chunk) or finish_reason
             generation.end(None)
             await self._say(
@@ -190,7 +192,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
                 text = choice.delta.get("content") or ""
                 await self._say({"type": "delta", "id": id_, "index": choice.index, "text": text, "delta": choice.delta})
             finish_reason = choice.finish_reason or finish_reason
-        if chunk.usage is not None:
+        if isinstance(chunk.usage, dict):
             await self._say({"type": "usage", "id": id_, "usage": chunk.usage})
         return finish_reason
 

@@ -10,12 +10,15 @@ from rest_framework import serializers
 from core.money import MAX_PRICE_PER_MILLION, plain
 from models_registry import catalogue, services
 from models_registry.models import CURRENCY_VALIDATOR, LLMModel, Price
-from monitoring.api.bodies import Strict, StrictModel, in_body_words
+from monitoring.api.bodies import LimitsSerializer, Strict, StrictModel, in_body_words
 
 
 class LLMModelSerializer(StrictModel):
     capabilities = serializers.ListField(
         child=serializers.CharField(max_length=60), required=False, max_length=50, help_text='E.g. ["tools", "images", "json"].'
+    )
+    rate_limit = LimitsSerializer(
+        source="*", required=False, help_text="Ours, for this model at this provider; beyond it the next model of the alias is asked."
     )
 
     class Meta:
@@ -23,7 +26,7 @@ class LLMModelSerializer(StrictModel):
         fields = (
             *("id", "provider", "model_id", "alias", "model_type", "is_active", "priority"),
             *("context_window", "max_output_tokens", "capabilities", "quality"),
-            *("unsupported_params", "over_long", "tested", "tested_at"),
+            *("unsupported_params", "over_long", "rate_limit", "tested", "tested_at"),
         )
         read_only_fields = ("tested", "tested_at")
 

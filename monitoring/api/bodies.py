@@ -11,6 +11,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.settings import api_settings
 
+_MAX_INTEGER = 2_147_483_647
+
 
 class Strict(serializers.Serializer):
     """Refuses fields it does not know and fields that only come out: a typo or a hopeful `id` is never dropped in silence."""
@@ -31,6 +33,20 @@ class Strict(serializers.Serializer):
         if name in self.fields:
             return ErrorDetail("This field cannot be set.", code="read_only")
         return ErrorDetail("This field is not known.", code="unknown")
+
+
+def _limit(help_text: str) -> serializers.IntegerField:
+    return serializers.IntegerField(
+        required=False, allow_null=True, min_value=1, max_value=_MAX_INTEGER, help_text=f"{help_text}; null = none."
+    )
+
+
+class LimitsSerializer(Strict):
+    """What a key, a team or a model may do: columns of these names."""
+
+    requests_per_minute = _limit("Requests a minute")
+    tokens_per_minute = _limit("Tokens a minute")
+    max_concurrency = _limit("Requests at once")
 
 
 class StrictModel(Strict, serializers.ModelSerializer):

@@ -22,7 +22,7 @@ from providers.adapters.anthropic_stream import AnthropicStreamReader, Anthropic
 from providers.adapters.anthropic_wire import to_wire
 from providers.adapters.base import FormField, StreamReader
 from providers.adapters.openai_compatible import OUR_FIELDS
-from providers.adapters.translated import Leftovers, TranslatedReader, translated_answer
+from providers.adapters.translated import Leftovers, TranslatedReader, own_names, require_calls, translated_answer
 
 # Taken by Anthropic and all who imitate it. The next one, 2026-10-21, refuses temperature, top_p and top_k.
 VERSION = "2023-06-01"
@@ -70,7 +70,7 @@ class Anthropic:
         if name == _EMBEDDINGS:
             raise InvalidRequest(f"A provider of type {self.spec.kind} offers no {name}: choose a model of another provider.")
         conversation = request.conversation()
-        leftovers = Leftovers(conversation, model, "Anthropic")
+        leftovers = Leftovers(conversation, model, "Anthropic", own_names(request))
         wire = to_wire(conversation, model, leftovers)
         if request.stream:
             wire["stream"] = True
@@ -94,6 +94,8 @@ class Anthropic:
         """See `Adapter.read_answer`."""
         result = result_from_wire(body, self._secrets)
         if request.dialect.NAME in self.dialects:
+            if not result.parts:
+                require_calls(result.ended.native)
             return Answer(body, result.usage, result.ended.reason, result.output_bytes)
         return translated_answer(request, result)
 

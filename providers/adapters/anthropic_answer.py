@@ -27,7 +27,7 @@ _NO_INPUT = (b"", b"{}", b"null")
 class Block(msgspec.Struct):
     """One content block, or the start of one. `data` is a string in redacted_thinking; other types may use the name otherwise."""
 
-    type: str = ""
+    type: str
     id: str | None = None
     name: str | None = None
     text: str | None = None
@@ -75,8 +75,11 @@ def result_from_wire(body: bytes, secrets: Sequence[str] = ()) -> Result:
     parts: list[Text | Reasoning | ToolUse] = []
     calls = 0
     for block in message.content:
-        if block.type == "text" and block.text:
-            parts.append(Text(block.text))
+        if block.type == "text":
+            if block.text is None:
+                raise ProviderNonsense("The provider's answer is JSON, but not a chat answer.", detail="a text block without text")
+            if block.text:
+                parts.append(Text(block.text))
         elif block.type == "thinking" and (block.thinking or block.signature):
             parts.append(Reasoning(block.thinking or "", block.signature or ""))
         elif block.type == "redacted_thinking" and isinstance(block.data, str):
@@ -108,9 +111,13 @@ def call_of(block: Block, message_id: str, position: int) -> tuple[str, str]:
 
 
 def arguments_of(block: Block) -> str:
-    """The arguments as JSON text; what the model left empty is an empty object."""
+    """The arguments as JSON text; what the model left empty is an empty object. Raises ProviderNonsense for what is none."""
     given = bytes(block.input)
-    return "{}" if given in _NO_INPUT else given.decode()
+    if given in _NO_INPUT:
+        return "{}"
+    if not given.startswith(b"{"):
+        raise ProviderNonsense("The provider's answer holds a tool call whose arguments are no object.")
+    return given.decode()
 
 
 def refusal_of(stop: Stop) -> str:

@@ -16,6 +16,7 @@ from core.usage import Usage
 from providers.adapters.anthropic_answer import Block, Message, Stop, arguments_of, call_of, ended_by, read_usage, refusal_of
 from providers.adapters.anthropic_errors import error_inside
 from providers.adapters.sse import EventTooLong, SseDecoder, frame
+from providers.adapters.translated import require_calls
 
 _DELTAS = frozenset({"text_delta", "thinking_delta", "input_json_delta", "signature_delta"})
 
@@ -106,6 +107,10 @@ class AnthropicWireStream:
                 raise error_inside(event.error, secrets=self._secrets)
         return ()
 
+    @property
+    def stop_reason(self) -> str:
+        return self._stop.stop_reason or ""
+
     def finish(self) -> None:
         """See `translated.WireStream.finish`. Without message_stop no answer is whole."""
         raise ProviderNonsense("The provider's stream ended in the middle of the answer.")
@@ -153,8 +158,8 @@ class AnthropicWireStream:
             return (ReasoningDelta(delta.thinking),) if delta.thinking else ()
         if kind == "signature_delta" and delta.signature is not None:
             opened.block.signature = delta.signature
-        elif kind in _DELTAS:
-            raise _no_part(f"{kind} without its content")
+        elif kind in _DELTAS or not kind:
+            raise _no_part(f"{kind or 'a delta'} without its content")
         return ()
 
     def _close_block(self, opened: _Open | None) -> Sequence[ChatEvent]:
@@ -239,6 +244,8 @@ class AnthropicStreamReader:
             for said in self._wire.tell(known):
                 self._note(said)
             if self._wire.done:
+                if not self.content_started:
+                    require_calls(self._wire.stop_reason)
                 self.done, self.tail = True, _named(known.type, event)
                 return
             pieces.append(_named(known.type, event))

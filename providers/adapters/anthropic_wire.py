@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from typing import Any
 
@@ -70,16 +71,18 @@ def _turns(messages: list[Message], leftovers: Leftovers) -> list[dict[str, Any]
     """Turns that alternate: neighbours of one role are one turn, and in a user's turn the tools' results come first."""
     turns: list[dict[str, Any]] = []
     for message in messages:
-        if message.role == "system":
-            continue
         if message.name:
             leftovers.drop("name")
+        if message.role == "system":
+            continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = [block for part in message.parts if (block := _block(part, leftovers)) is not None]
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         elif blocks:
             turns.append({"role": role, "content": blocks})
+    if not turns:
+        raise InvalidRequest("The messages must hold something besides system messages and empty ones.", param="messages")
     for turn in turns:
         if turn["role"] == "user":
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
@@ -168,8 +171,9 @@ def _tool_result(result: ToolResult, leftovers: Leftovers) -> dict[str, Any]:
 
 
 def _id(call_id: str) -> str:
-    """Another vendor's id in the letters that this one takes, e.g. Moonshot's get_weather:0."""
-    return _NOT_IN_IDS.sub("_", call_id)
+    """Another vendor's id in the letters that this one takes, e.g. Moonshot's get_weather:0; different ids stay different."""
+    plain = _NOT_IN_IDS.sub("_", call_id)
+    return plain if plain == call_id else f"{plain}_{hashlib.sha256(call_id.encode()).hexdigest()[:8]}"
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -247,6 +251,8 @@ def _start_thinking(wish: ReasoningWish, wire: dict[str, Any], leftovers: Leftov
     if not bounded:
         wire["max_tokens"] += budget
     if adaptive:
+        if wish.budget_tokens:
+            leftovers.drop("thinking_budget")
         wire["thinking"] = {"type": "adaptive"}
         wire["output_config"] = {**wire.get("output_config", {}), "effort": _EFFORTS.get(wish.effort, wish.effort)}
         return

@@ -22,7 +22,7 @@ from providers.adapters.base import FormField
 from providers.adapters.dashscope_errors import error_of_status
 from providers.adapters.dashscope_stream import DashScopeWireStream, result_from_wire
 from providers.adapters.dashscope_wire import is_multimodal, to_wire
-from providers.adapters.translated import Leftovers, TranslatedReader, translated_answer
+from providers.adapters.translated import Leftovers, TranslatedReader, own_names, translated_answer
 
 __all__ = ["DashScope", "DashScopeWireStream", "result_from_wire", "to_wire"]
 
@@ -68,7 +68,7 @@ class DashScope:
             path = _EMBEDDINGS
         else:
             conversation = request.conversation()
-            leftovers = Leftovers(conversation, model, VENDOR)
+            leftovers = Leftovers(conversation, model, VENDOR, own_names(request))
             body, dropped = to_wire(conversation, model, leftovers, stream=request.stream), leftovers.names
             path = _MULTIMODAL if is_multimodal(conversation, model) else _TEXT
         return WireCall(self._origin + path, self._headers_for(secret, request.stream), msgspec.json.encode(body), dropped=dropped)

@@ -79,9 +79,13 @@ def result_from_wire(body: bytes, secrets: Sequence[str] = ()) -> Result:
     if answer is None:
         raise wire.not_an_answer(body, "The provider's answer is not JSON.", "The provider's answer is JSON, but not a chat answer.")
     try:
-        return gathered(wire.events(answer))
+        result = gathered(wire.events(answer))
     except ValueError:
         raise ProviderNonsense("The provider's answer does not say how it ended: it has no finish_reason.") from None
+    output = answer.output
+    if output is None or (output.choices[0].message if output.choices else output.text) is None:
+        raise ProviderNonsense("The provider's answer is JSON, but not a chat answer.", detail="no message")
+    return result
 
 
 def _parsed(data: bytes) -> _Answer | None:

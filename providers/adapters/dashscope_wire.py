@@ -103,7 +103,11 @@ def _tool(tool: Tool) -> dict[str, Any]:
 def _tool_choice(conversation: Conversation, leftovers: Leftovers) -> Any:
     """auto, none or one tool by its name is all there is; that some tool be called can be said only where there is one."""
     choice = conversation.tool_choice
-    if choice is None or not conversation.tools:
+    if choice is None:
+        return None
+    if not conversation.tools:
+        if choice.mode in ("required", "tool"):
+            leftovers.refuse("tool_choice")
         return None
     if choice.mode in ("auto", "none"):
         return choice.mode
@@ -136,8 +140,11 @@ def _messages(message: Message, media: bool, leftovers: Leftovers) -> list[dict[
     }
     if thought := "".join(part.text for part in message.parts if isinstance(part, Reasoning)):
         wire["reasoning_content"] = thought
-    if any(isinstance(part, Reasoning) and part.redacted for part in message.parts):
-        leftovers.drop("reasoning_content")
+    for part in message.parts:
+        if isinstance(part, Reasoning) and part.redacted:
+            leftovers.drop("reasoning_content")
+        elif isinstance(part, Reasoning) and part.signature:
+            leftovers.drop("thinking_blocks")
     if calls := [_call(part, leftovers) for part in message.parts if isinstance(part, ToolUse)]:
         wire["tool_calls"] = calls
     return [wire]
@@ -184,4 +191,6 @@ def _file(file: File, leftovers: Leftovers) -> dict[str, Any] | None:
     if kind not in ("image", "audio", "video") or not (file.url or file.data):
         leftovers.refuse("file")
         return None
+    if file.name:
+        leftovers.drop("filename")
     return {kind: file.url or f"data:{media_type};base64,{file.data}"}

@@ -17,7 +17,8 @@ from core.usage import Usage
 from providers.adapters.openai_compatible import OUR_FIELDS
 from providers.adapters.translated import Leftovers
 
-_KNOWN = frozenset({"model", "input", "dimensions", "encoding_format", "user", *OUR_FIELDS})
+_KNOWN = frozenset({"model", "input", "dimensions", "encoding_format", "user", "stream", *OUR_FIELDS})
+_NOTHING = (b"null", b"false")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -36,8 +37,9 @@ class _Item(msgspec.Struct):
 
 def leftovers_of(fields: Mapping[str, msgspec.Raw], model: ModelSpec, vendor: str) -> Leftovers:
     """What of `fields` no such wire can carry. Raises InvalidRequest, unless the model's row drops it."""
-    asked = Conversation([], foreign=[name for name in fields if name not in _KNOWN], hints=["user"] if "user" in fields else [])
-    return Leftovers(asked, model, vendor)
+    given = [name for name, value in fields.items() if bytes(value) not in _NOTHING]
+    foreign = [name for name in given if name not in _KNOWN]
+    return Leftovers(Conversation([], foreign=foreign, hints=["user"] if "user" in given else []), model, vendor)
 
 
 def asked_for(fields: Mapping[str, msgspec.Raw]) -> Asked:

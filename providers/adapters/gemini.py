@@ -22,7 +22,7 @@ from providers.adapters.base import FormField
 from providers.adapters.gemini_errors import error_of_status
 from providers.adapters.gemini_stream import GeminiWireStream, result_from_wire
 from providers.adapters.gemini_wire import to_wire
-from providers.adapters.translated import Leftovers, TranslatedReader, translated_answer
+from providers.adapters.translated import Leftovers, TranslatedReader, own_names, translated_answer
 
 __all__ = ["Gemini", "GeminiWireStream", "result_from_wire", "to_wire"]
 
@@ -60,7 +60,7 @@ class Gemini:
             address += "batchEmbedContents"
         else:
             conversation = request.conversation()
-            leftovers = Leftovers(conversation, model, VENDOR)
+            leftovers = Leftovers(conversation, model, VENDOR, own_names(request))
             body, dropped = to_wire(conversation, model, leftovers), leftovers.names
             address += "streamGenerateContent?alt=sse" if request.stream else "generateContent"
         return WireCall(address, self._headers_for(secret, request.stream), msgspec.json.encode(body), dropped=dropped)

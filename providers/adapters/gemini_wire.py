@@ -74,7 +74,7 @@ def _leave_out(conversation: Conversation, leftovers: Leftovers) -> None:
     if any(message.name and message.role != "tool" for message in conversation.messages):
         leftovers.drop("name")
     if conversation.json_output is not None and conversation.json_output.description:
-        leftovers.drop("description")
+        leftovers.drop("response_format.json_schema.description")
 
 
 def _generation_config(conversation: Conversation, old: bool) -> dict[str, Any]:
@@ -148,6 +148,8 @@ def _contents(messages: list[Message], old: bool, leftovers: Leftovers) -> list[
             contents[-1]["parts"] += parts
         elif parts:
             contents.append({"role": role, "parts": parts})
+    if not contents:
+        raise InvalidRequest("The messages must hold something besides system messages and empty ones.", param="messages")
     return contents
 
 
@@ -244,6 +246,8 @@ def _media(part: Image | Audio | File, leftovers: Leftovers) -> dict[str, Any]:
     uri = part.url or (_file_uri(part.file_id) if isinstance(part, File) and part.file_id else "")
     name = urlsplit(uri).path if uri else part.name if isinstance(part, File) else ""
     media_type = part.media_type or mimetypes.guess_type(name)[0] or ""
+    if isinstance(part, File) and part.name:
+        leftovers.drop("filename")
     if uri:
         return {"fileData": {**({"mimeType": media_type} if media_type else {}), "fileUri": uri}}
     if not media_type:

@@ -15,6 +15,7 @@ from core.chat import Answer
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, Text, is_error, made_up_id, plain_text, read_usage
+from providers.adapters.translated import require_calls
 
 _ABSENT = msgspec.Raw(b"")
 
@@ -66,16 +67,27 @@ def read_chat_answer(body: bytes, secrets: Sequence[str]) -> Answer:
             raise ProviderFault("The provider broke off in the middle of the answer.", detail=f"finish_reason {choice.finish_reason}")
         usage = choice.usage if usage is None else usage
         message = choice.message
+        require_message(message, choice.finish_reason)
         complete = complete and message is not None and _conforms(choice, message)
         if message is not None:
             output_bytes += message.count_bytes()
+            if any(call.is_unnamed for call in message.tool_calls or ()):
+                raise ProviderNonsense("The provider's answer calls a tool without naming it.")
     reason = answer.choices[0].finish_reason or ""
+    if not output_bytes:
+        require_calls(reason)
     return Answer(
         body=body if complete else _repaired(body),
         usage=read_usage(usage),
         finish_reason=FINISH_REASONS.get(reason, reason),
         output_bytes=output_bytes,
     )
+
+
+def require_message(message: object, finish_reason: str) -> None:
+    """Raises ProviderNonsense for a choice without a message, which is no answer; Azure leaves out one that it has blocked."""
+    if message is None and finish_reason != "content_filter":
+        raise ProviderNonsense("The provider's answer is JSON, but not a chat answer.", detail="no message")
 
 
 def why_not_an_answer(body: bytes, problem: Exception | None, secrets: Sequence[str]) -> GatewayError:
@@ -99,7 +111,7 @@ def _conforms(choice: _Choice, message: _Message) -> bool:
         and message.content is not msgspec.UNSET
         and message.content.__class__ is not list
         and message.role == "assistant"
-        and not any(not call.id or call.has_blanks for call in message.tool_calls or ())
+        and not any(not call.id or call.has_blanks or call.lacks_arguments for call in message.tool_calls or ())
     )
 
 
@@ -123,4 +135,6 @@ def _repaired(body: bytes) -> bytes:
         for number, call in enumerate(message.get("tool_calls") or ()):
             call["id"] = call.get("id") or made_up_id(answer["id"], position, number)
             call["type"] = call.get("type") or "function"
+            if call["type"] == "function" and call["function"].get("arguments") is None:
+                call["function"]["arguments"] = "{}"
     return msgspec.json.encode(answer)

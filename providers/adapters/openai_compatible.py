@@ -24,7 +24,7 @@ from providers.adapters.openai_endpoints import ENDPOINTS, Endpoint, with_usage
 from providers.adapters.openai_errors import error_of_status
 from providers.adapters.openai_stream import OpenAIStreamReader
 from providers.adapters.quirks import CHAT, EMBEDDINGS, Quirks
-from providers.adapters.translated import Leftovers, TranslatedReader, translated_answer
+from providers.adapters.translated import Leftovers, TranslatedReader, own_names, translated_answer
 
 Fields = dict[str, msgspec.Raw]
 
@@ -36,6 +36,7 @@ _CHAT_PATH = "/chat/completions"
 _messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _message = msgspec.json.Decoder(Fields).decode
 _calls = msgspec.json.Decoder(list[Fields] | None).decode
+_options = msgspec.json.Decoder(Fields | None).decode
 # What answers of other vendors put into a conversation: earlier thought, and Gemini's seals.
 _NOT_OPENAIS = {name: f'"{name}"'.encode() for name in ("reasoning_content", "thinking_blocks", "extra_content")}
 
@@ -75,7 +76,7 @@ class OpenAICompatible:
         if dialect == CHAT:
             path, (fields, dropped) = _CHAT_PATH, self._chat_fields(request)
         elif endpoint := self._endpoints.get(dialect):
-            path, fields, dropped = endpoint.path, self._endpoint_fields(endpoint, request), ()
+            path, (fields, dropped) = endpoint.path, self._endpoint_fields(endpoint, request)
         elif dialect == EMBEDDINGS:
             raise InvalidRequest(f"A provider of type {self.spec.kind} offers no {dialect}: choose a model of another provider.")
         else:
@@ -98,19 +99,22 @@ class OpenAICompatible:
         if request.stream:
             fields["stream"] = _TRUE
             fields["stream_options"] = with_usage(fields.get("stream_options"))
-        if not self.quirks.stream_usage:
-            fields.pop("stream_options", None)
-        return fields, dropped
+        return fields, dropped + self._without_stream_options(fields)
 
-    def _endpoint_fields(self, endpoint: Endpoint, request: ChatRequest) -> Fields:
+    def _endpoint_fields(self, endpoint: Endpoint, request: ChatRequest) -> tuple[Fields, tuple[str, ...]]:
         fields = dict(endpoint.to_wire(_without_ours(request.fields), request))
-        if not self.quirks.stream_usage:
-            fields.pop("stream_options", None)
-        return fields
+        return fields, self._without_stream_options(fields)
+
+    def _without_stream_options(self, fields: Fields) -> tuple[str, ...]:
+        """Takes them out for a server that does not know them: its usage comes unasked, so that losing more is what is reported."""
+        if self.quirks.stream_usage:
+            return ()
+        options = fields.pop("stream_options", _NULL)
+        return ("stream_options",) if (_options(options) or {}).keys() - {"include_usage"} else ()
 
     def _translated_call(self, request: ChatRequest, model: ModelSpec, secret: Secret | None) -> WireCall:
         conversation, quirks = request.conversation(), self.quirks
-        leftovers = Leftovers(conversation, model, self.spec.kind)
+        leftovers = Leftovers(conversation, model, self.spec.kind, own_names(request))
         body = openai_wire.to_wire(
             conversation,
             model,

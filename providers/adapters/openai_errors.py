@@ -25,10 +25,12 @@ from core.errors import (
     ProviderNonsense,
     ProviderRefused,
     ProviderRejectedOurKey,
+    ProviderTimeout,
 )
 
 MAX_MESSAGE_CHARS = 500
 MAX_EXCERPT_BYTES = 512
+_MAX_PARAM_CHARS = 100
 _MASK = "****"
 
 _SECRETS = re.compile(
@@ -130,7 +132,7 @@ def error_from(content: Any) -> VendorError:
         message=_text(content.get("message")) or _detail(content.get("message")) or _detail(content.get("detail")),
         code=code,
         type=_text(content.get("type")),
-        param=param[:100] if isinstance(param, str) and param else None,
+        param=param if isinstance(param, str) and param else None,
         status=_status(content.get("status_code")) or _status(code),
     )
 
@@ -158,6 +160,7 @@ def _status(value: Any) -> int:
 def error_of_status(status: int, headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now_s: float) -> GatewayError:
     """The typed error of a non-2xx answer. `headers` in lower case; `now_s` is wall time, for Retry-After as a date."""
     vendor = parse_error(body)
+    vendor.param = _named(vendor, secrets)
     detail = f"HTTP {status}: " + redacted(body[:MAX_EXCERPT_BYTES].decode("utf-8", "replace"), secrets, MAX_EXCERPT_BYTES)
     return _classified(status, vendor, redacted(vendor.message, secrets), retry_after_s(headers, now_s), detail)
 
@@ -165,9 +168,15 @@ def error_of_status(status: int, headers: Mapping[str, str], body: bytes, *, sec
 def error_in_success(content: Any, *, secrets: Sequence[str]) -> GatewayError:
     """The typed error of an error object that came with status 200, whole or in a stream: only its labels classify it."""
     vendor = error_from(content)
+    vendor.param = _named(vendor, secrets)
     message = redacted(vendor.message, secrets)
     detail = f"error inside HTTP 200: code {vendor.code!r}, type {vendor.type!r}: {message}"[:MAX_EXCERPT_BYTES]
     return _classified(vendor.status or _implied_status(vendor), vendor, message, None, redacted(detail, secrets, MAX_EXCERPT_BYTES))
+
+
+def _named(vendor: VendorError, secrets: Sequence[str]) -> str | None:
+    """The field that the vendor names, fit for a client."""
+    return redacted(vendor.param, secrets, _MAX_PARAM_CHARS) if vendor.param else None
 
 
 def _implied_status(vendor: VendorError) -> int:
@@ -196,6 +205,9 @@ def _classified(status: int, vendor: VendorError, message: str, retry_s: float |
             detail=detail,
             vendor_status=status,
         )
+    if status == 408:
+        text = "The provider gave up waiting for the request."
+        return ProviderTimeout(text, retry_after_s=retry_s, detail=detail, vendor_status=status)
     if 400 <= status < 500:
         return _refused(status, vendor, message, detail)
     if 300 <= status < 400:

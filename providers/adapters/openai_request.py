@@ -48,7 +48,7 @@ def to_wire(
     body: dict[str, Any] = {"model": model.model_id, "messages": _messages(conversation.messages, leftovers, strict_messages)}
     if conversation.max_output_tokens is not None:
         body[max_tokens_field] = conversation.max_output_tokens
-    for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "parallel_tool_calls"):
+    for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
         if (value := getattr(conversation, name)) is not None:
             body[name] = value
     if conversation.top_k is not None:
@@ -62,12 +62,11 @@ def to_wire(
         body["stop"] = conversation.stop
     if conversation.tools:
         body["tools"] = [{"type": "function", "function": _function(tool)} for tool in conversation.tools]
-    if conversation.tool_choice is not None:
-        body["tool_choice"] = _tool_choice(conversation.tool_choice)
+    body.update(_calling(conversation))
     if conversation.json_output is not None:
         body["response_format"] = _response_format(conversation)
     if conversation.reasoning is not None:
-        body.update(_thinking(conversation.reasoning, extensions))
+        body.update(_thinking(conversation.reasoning, extensions, leftovers))
     if conversation.user:
         body["user"] = conversation.user
     return body
@@ -123,8 +122,13 @@ def _assistant(message: Message, leftovers: Leftovers, strict: bool) -> dict[str
     calls = [_tool_call(part, strict) for part in message.parts if isinstance(part, ToolUse)]
     text = "".join(part.text for part in message.parts if isinstance(part, Text))
     wire = _named(message, text if text or not calls else None)
-    if any(isinstance(part, Reasoning) and (strict or part.redacted) for part in message.parts):
-        leftovers.drop("reasoning_content")
+    for part in message.parts:
+        if isinstance(part, Reasoning) and (strict or part.redacted):
+            leftovers.drop("reasoning_content")
+        elif isinstance(part, Reasoning) and part.signature:
+            leftovers.drop("thinking_blocks")
+        elif isinstance(part, ToolUse) and part.signature and strict:
+            leftovers.drop("thought_signature")
     if thought and not strict:
         wire["reasoning_content"] = thought
     if calls:
@@ -143,6 +147,8 @@ def _tool_message(result: ToolResult, shown: list[dict[str, Any]], leftovers: Le
     text = "\n".join(part.text for part in result.parts if isinstance(part, Text))
     pieces = [piece for part in result.parts if not isinstance(part, Text) and (piece := _piece(part, leftovers)) is not None]
     shown += pieces
+    if result.is_error:  # the wire knows no failed tool; the text tells the model
+        leftovers.drop("is_error")
     message = {"role": "tool", "tool_call_id": result.call_id, "content": text or (_ELSEWHERE if pieces else "")}
     return {**message, "name": result.name} if result.name else message
 
@@ -154,6 +160,15 @@ def _function(tool: Tool) -> dict[str, Any]:
 def _said(**values: Any) -> dict[str, Any]:
     """Those that are not None and not empty."""
     return {name: value for name, value in values.items() if value is not None and value not in ("", msgspec.Raw(b""))}
+
+
+def _calling(conversation: Conversation) -> dict[str, Any]:
+    """Without tools OpenAI refuses these fields, even where they ask for what happens anyway."""
+    choice, parallel = conversation.tool_choice, conversation.parallel_tool_calls
+    if not conversation.tools:
+        return {"tool_choice": _tool_choice(choice)} if choice is not None and choice.mode in ("required", "tool") else {}
+    chosen = {"tool_choice": _tool_choice(choice)} if choice is not None else {}
+    return chosen if parallel is None else {**chosen, "parallel_tool_calls": parallel}
 
 
 def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
@@ -169,14 +184,24 @@ def _response_format(conversation: Conversation) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": wanted.name, **said}}
 
 
-def _thinking(wish: ReasoningWish, extensions: frozenset[str]) -> dict[str, Any]:
+def _thinking(wish: ReasoningWish, extensions: frozenset[str], leftovers: Leftovers) -> dict[str, Any]:
+    """What the vendor cannot be told is how much to think; whether to, it can, so the rest is left out with a report."""
     effort = _effort(wish)
+    if effort != "none":
+        _note_measure(wish, extensions, leftovers)
     if "enable_thinking" in extensions:
         budget = {"thinking_budget": wish.budget_tokens} if wish.budget_tokens and effort != "none" else {}
         return {"enable_thinking": effort != "none", **budget}
     if "thinking" in extensions:
         return {"thinking": {"type": "disabled" if effort == "none" else "enabled"}}
     return {"reasoning_effort": effort}
+
+
+def _note_measure(wish: ReasoningWish, extensions: frozenset[str], leftovers: Leftovers) -> None:
+    if wish.effort and not extensions.isdisjoint(("enable_thinking", "thinking")):
+        leftovers.drop("reasoning_effort")
+    if wish.budget_tokens and "thinking" in extensions:
+        leftovers.drop("thinking_budget")
 
 
 def _effort(wish: ReasoningWish) -> Effort:

@@ -19,6 +19,10 @@ from providers.adapters.openai_stream import is_error, read_usage, utf8_bytes
 from providers.adapters.sse import EventTooLong, SseDecoder
 
 _LAST = frozenset({"response.completed", "response.incomplete"})
+# Their `delta` is a text; those of other kinds may be anything.
+_SAYING = frozenset(
+    f"response.{name}.delta" for name in ("output_text", "refusal", "function_call_arguments", "reasoning_summary_text", "reasoning_text")
+)
 _BROKEN = frozenset({"error", "response.failed", "response.cancelled"})
 _INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_filter"}
 # Codes of a failed response that speak of the request; every other one speaks of the vendor.
@@ -37,12 +41,20 @@ class _Part(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
-    type: str = ""
+    type: str
+    call_id: Any = None
     name: str | None = None
     arguments: Any = None
     input: Any = None
     content: list[_Part] | None = None
     summary: list[_Part] | None = None
+
+    def require_call(self) -> None:
+        """Raises ProviderNonsense for a function call that no client could make."""
+        if self.type == "function_call" and not (
+            self.name and self.call_id and isinstance(self.call_id, str) and isinstance(self.arguments, str)
+        ):
+            raise ProviderNonsense("The provider's answer holds a tool call without a name, an id or arguments.")
 
     def count_bytes(self) -> int:
         """UTF-8 bytes of everything said: the ground for estimates."""
@@ -105,6 +117,8 @@ def _require_end(response: _Response, secrets: Sequence[str]) -> None:
         raise ProviderFault("The provider broke off in the middle of the answer.", detail="status cancelled")
     if response.status not in ("completed", "incomplete"):
         raise ProviderNonsense("The provider's answer does not say how it ended.", detail=f"status {response.status[:50]!r}")
+    for item in response.output:
+        item.require_call()
     if response.status == "completed" and not response.output:
         raise ProviderNonsense("The provider's answer is JSON, but holds no output.", detail="output is empty")
 
@@ -201,7 +215,9 @@ class ResponsesStreamReader:
             raise self._broken(event, kind)
         if kind.endswith(".delta") and isinstance(told.delta, str):
             self._hear(utf8_bytes(told.delta))
-        elif kind == "response.output_item.added" and told.item:
+        elif kind in _SAYING:
+            raise self._no_part(f"{kind} without a text")
+        elif kind == "response.output_item.added":
             self._hear(self._item(told.item).count_bytes())
         return framed(kind, event)
 
@@ -211,9 +227,11 @@ class ResponsesStreamReader:
 
     def _item(self, raw: msgspec.Raw) -> _Item:
         try:
-            return _decode_item(raw)
+            item = _decode_item(raw)
         except msgspec.DecodeError as exc:
             raise self._no_part(str(exc)) from None
+        item.require_call()
+        return item
 
     def _end(self, told: _Event) -> None:
         try:

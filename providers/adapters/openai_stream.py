@@ -16,6 +16,7 @@ from core.usage import Usage
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_usage import MAX_TOKENS_COUNTED, read_usage
 from providers.adapters.sse import EventTooLong, SseDecoder, frame
+from providers.adapters.translated import require_calls
 
 __all__ = [
     "FINISH_REASONS",
@@ -46,9 +47,18 @@ class ToolCall(msgspec.Struct):
     """A call, or a piece of one."""
 
     index: int | None = None
-    id: Any = None
+    id: str | None = None
     type: Any = None
     function: _Function | None = None
+
+    @property
+    def is_unnamed(self) -> bool:
+        """No client could tell which function it calls. Calls of another type (custom) have their name elsewhere."""
+        return not (self.function.name if self.function is not None else self.type not in (None, "", "function"))
+
+    @property
+    def lacks_arguments(self) -> bool:
+        return self.function is not None and self.function.arguments is None
 
     @property
     def has_blanks(self) -> bool:
@@ -125,6 +135,7 @@ class OpenAIStreamReader:
         self._started: set[int] = set()
         self._finished: set[int] = set()
         self._named: set[tuple[int, int | None]] = set()
+        self._has_name: dict[tuple[int, int | None], bool] = {}
 
     def feed(self, data: bytes) -> bytes:
         """See `base.StreamReader.feed`. The very object `data` comes back where nothing in it had to be changed or withheld."""
@@ -145,6 +156,10 @@ class OpenAIStreamReader:
         """See `base.StreamReader.finish`. A missing `[DONE]` is no fault: some vendors never send it. One that comes too early is."""
         if not self._started or self._started - self._finished:
             raise ProviderNonsense("The provider's stream ended in the middle of the answer.")
+        if not all(self._has_name.values()):
+            raise ProviderNonsense("The provider's answer calls a tool without naming it.")
+        if not self.content_started:
+            require_calls(self.finish_reason)
         return b""
 
     def _relayed(self, events: list[bytes], original: bytes | None = None) -> bytes:
@@ -223,6 +238,8 @@ class OpenAIStreamReader:
         plain = True
         for call in calls:
             place = (choice, call.index)
+            if not self._has_name.get(place):
+                self._has_name[place] = not call.is_unnamed
             if call.id and call.index is not None:
                 self._named.add(place)
             elif place not in self._named:

@@ -13,7 +13,7 @@ import msgspec
 
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.events import Begun, ChatEvent, Counted, Ended, ReasoningDelta, RefusalDelta, Result, TextDelta, ToolBegun, ToolDelta, gathered
-from providers.adapters.openai_answers import why_not_an_answer
+from providers.adapters.openai_answers import require_message, why_not_an_answer
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_request import to_wire
 from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, is_error, made_up_id, read_usage
@@ -136,6 +136,7 @@ def result_from_wire(body: bytes, secrets: Sequence[str] = ()) -> Result:
     choice = answer.choices[0]
     if not choice.finish_reason:
         raise ProviderNonsense("The provider's answer does not say how it ended: it has no finish_reason.")
+    require_message(choice.message, choice.finish_reason)
     choice.index, choice.delta = 0, choice.message
     if choice.message is not None:
         _settle(choice.message)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from core.chat import Answer, ChatRequest
 from core.config import ModelSpec
 from core.conversation import Conversation
-from core.errors import GatewayError, InvalidRequest
+from core.errors import GatewayError, InvalidRequest, ProviderNonsense
 from core.events import Begun, ChatEvent, Counted, Ended, Result, said_bytes
 from core.usage import Usage
 from providers.adapters.sse import EventTooLong, SseDecoder
+
+# The vendors' words for an answer that ends in order to call tools.
+_CALLING = frozenset({"tool_calls", "tool_use", "function_call"})
+
+
+def require_calls(native: str) -> None:
+    """An answer that says nothing may end so, unless its own word for the end promises calls. Raises ProviderNonsense."""
+    if native in _CALLING:
+        raise ProviderNonsense("The provider's answer says that it calls tools, and holds nothing.", detail=f"ended by {native}")
+
+
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class WireStream(Protocol):
@@ -102,6 +115,8 @@ class TranslatedReader:
 
     def _close(self) -> bytes:
         assert self._ended is not None, "a wire that is done has said how it ended"
+        if not self.content_started:
+            require_calls(self._ended.native)
         self.done = True
         opening = b"" if self._begun else self._begin(Begun())
         closing = self._writer.end(self._ended, self.usage)
@@ -110,8 +125,16 @@ class TranslatedReader:
 
 
 def translated_answer(request: ChatRequest, result: Result) -> Answer:
-    """`result` as the client's dialect spells it."""
+    """`result` as the client's dialect spells it. Raises ProviderNonsense for calls that were lost on the way."""
+    if not result.parts and not result.refusal:
+        require_calls(result.ended.native)
     return Answer(request.dialect.whole(request, result), result.usage, result.ended.reason, result.output_bytes)
+
+
+def own_names(request: ChatRequest) -> Mapping[str, str]:
+    """What the client calls the fields that wires name as OpenAI's chat does, where it calls them otherwise."""
+    names: Mapping[str, str] = getattr(request.dialect, "FIELD_NAMES", _NO_NAMES)
+    return names
 
 
 class Leftovers:
@@ -120,9 +143,10 @@ class Leftovers:
     `hints` of a conversation change no answer: they are always dropped, and reported.
     """
 
-    def __init__(self, conversation: Conversation, model: ModelSpec, vendor: str) -> None:
-        """`vendor` is the label that a refusal names, e.g. "Anthropic". Raises InvalidRequest for a foreign field."""
+    def __init__(self, conversation: Conversation, model: ModelSpec, vendor: str, own_names: Mapping[str, str] = _NO_NAMES) -> None:
+        """`vendor` is the label that a refusal names, `own_names` what that function gives. Raises InvalidRequest for a foreign field."""
         self._drop = model.drop_params
+        self._own_names = own_names
         self._vendor = vendor
         self._names: list[str] = []
         for name in conversation.foreign:
@@ -138,6 +162,7 @@ class Leftovers:
     def refuse(self, name: str) -> None:
         """The wire has no place for the client's `name`, and leaving it out may change the answer. Raises InvalidRequest."""
         if not self._drop:
+            name = self._own_names.get(name, name)
             raise InvalidRequest(
                 f"{name!r} cannot be carried to {self._vendor}, which serves this model: leave it out, "
                 "or let an administrator set the model to drop what its vendor cannot take.",
@@ -146,5 +171,6 @@ class Leftovers:
         self.drop(name)
 
     def drop(self, name: str) -> None:
+        name = self._own_names.get(name, name)
         if name not in self._names:
             self._names.append(name)

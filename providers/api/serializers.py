@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 
 from monitoring.api.bodies import Strict, in_body_words
-from providers import services
+from providers import services, states
 from providers.adapters import registry
 from providers.adapters.base import FormField
 from providers.models import Provider, ProviderKey
@@ -25,6 +25,11 @@ PATHS = {
     "rate_refill_per_s": "rate_limit.refill_rate",
     "breaker_fail_max": "breaker.fail_max",
     "breaker_reset_timeout_s": "breaker.reset_timeout_s",
+    "breaker_max_reset_timeout_s": "breaker.max_reset_timeout_s",
+    "breaker_failure_rate": "breaker.failure_rate",
+    "breaker_window_s": "breaker.window_s",
+    "breaker_min_calls": "breaker.min_calls",
+    "breaker_keep_last": "breaker.keep_last",
     "connect_timeout_s": "timeouts.connect_s",
     "first_byte_timeout_s": "timeouts.first_byte_s",
     "idle_timeout_s": "timeouts.idle_s",
@@ -124,7 +129,18 @@ class RateLimitSerializer(Strict):
 
 class BreakerSerializer(Strict):
     fail_max = serializers.IntegerField(source="breaker_fail_max", required=False, help_text="Failures in a row that open it.")
-    reset_timeout_s = serializers.FloatField(source="breaker_reset_timeout_s", required=False)
+    reset_timeout_s = serializers.FloatField(source="breaker_reset_timeout_s", required=False, help_text="Seconds until one trial call.")
+    max_reset_timeout_s = serializers.FloatField(
+        source="breaker_max_reset_timeout_s", required=False, help_text="Each failed trial doubles the wait, up to this."
+    )
+    failure_rate = serializers.FloatField(
+        source="breaker_failure_rate", required=False, help_text="0 to 1: it also opens where this share of recent calls failed; 0 = off."
+    )
+    window_s = serializers.FloatField(source="breaker_window_s", required=False, help_text="How far back the share looks.")
+    min_calls = serializers.IntegerField(source="breaker_min_calls", required=False, help_text="The share of fewer calls says nothing.")
+    keep_last = serializers.BooleanField(
+        source="breaker_keep_last", required=False, help_text="The wait for the only target left does not grow."
+    )
 
 
 class TimeoutsSerializer(Strict):
@@ -197,6 +213,20 @@ class NewKeySerializer(SecretSerializer):
     name = serializers.CharField(required=False, default="", allow_blank=True, max_length=80, write_only=True)
 
 
+class KeyChangeSerializer(Strict):
+    """What can be changed of a stored key besides its secret."""
+
+    name = serializers.CharField(required=False, allow_blank=True, max_length=80)
+    weight = serializers.IntegerField(required=False, help_text="Its share of the calls, 1 to 100.")
+    is_active = serializers.BooleanField(required=False)
+
+
+class KeyDetailSerializer(KeySerializer):
+    class Meta:
+        model = ProviderKey
+        fields = read_only_fields = ("id", "last4", "state", "name", "weight")
+
+
 class TestRequestSerializer(Strict):
     model = serializers.CharField(
         required=False,
@@ -221,13 +251,53 @@ class ConnectionReportSerializer(serializers.Serializer):
     model = serializers.CharField(help_text='The vendor\'s id of the model that was tried; "" = none.')
 
 
-class ProviderStateSerializer(serializers.ModelSerializer):
+class BreakerStateSerializer(serializers.Serializer):
+    key_id = serializers.CharField(help_text='"" = a provider without keys.')
+    last4 = serializers.CharField()
+    model = serializers.CharField(help_text="The vendor's id.")
+    state = serializers.CharField(help_text=f"One of {', '.join(states.BREAKER_STATES)}.")
+    failures = serializers.IntegerField(help_text="In a row.")
+    reason = serializers.CharField()
+    next_try_at = serializers.DateTimeField(allow_null=True)
+    processes = serializers.IntegerField(help_text="How many gateway processes say so.")
+
+
+class RestSerializer(serializers.Serializer):
+    model = serializers.CharField(help_text='The vendor\'s id; "" = every model.')
+    reason = serializers.CharField()
+    next_try_at = serializers.DateTimeField()
+
+
+class KeyStatusSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    last4 = serializers.CharField()
+    state = serializers.CharField(help_text="One of active, resting, off.")
+    weight = serializers.IntegerField()
+    rests = RestSerializer(many=True)
+
+
+class LimiterStatusSerializer(serializers.Serializer):
+    type = serializers.CharField()
+    capacity = serializers.FloatField()
+    refill_rate = serializers.FloatField()
+    max_concurrency = serializers.IntegerField()
+
+
+class LatencySerializer(serializers.Serializer):
+    p50 = serializers.IntegerField(allow_null=True)
+    p95 = serializers.IntegerField(allow_null=True)
+
+
+class ProviderStatusSerializer(serializers.Serializer):
     """What those may see who only look."""
 
-    kind = serializers.CharField(source="provider_type")
-    active = serializers.BooleanField(source="is_active")
-    keys = KeySerializer(many=True)
-
-    class Meta:
-        model = Provider
-        fields = read_only_fields = ("name", "kind", "active", "keys")
+    name = serializers.CharField()
+    kind = serializers.CharField()
+    active = serializers.BooleanField()
+    breaker = serializers.CharField(help_text=f"The worst of all: {', '.join(states.BREAKER_STATES)}.")
+    breakers = BreakerStateSerializer(many=True, help_text="Those that are not closed with nothing counted.")
+    limiter = LimiterStatusSerializer()
+    keys = KeyStatusSerializer(many=True)
+    attempts = serializers.IntegerField(help_text="Calls of the last five minutes.")
+    error_rate = serializers.FloatField(allow_null=True, help_text="0 to 1; null without calls.")
+    latency_ms = LatencySerializer()

@@ -7,21 +7,22 @@ from typing import Any
 from django.http import Http404
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import action
-from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet, ModelViewSet
 
 from monitoring.api.bodies import Strict, in_body_words
 from monitoring.api.filters import NoFilters
-from providers import services
+from providers import services, states
 from providers.api.filters import ProviderFilters
 from providers.api.serializers import (
     ConnectionReportSerializer,
+    KeyChangeSerializer,
+    KeyDetailSerializer,
     KeySerializer,
     NewKeySerializer,
     ProviderSerializer,
-    ProviderStateSerializer,
+    ProviderStatusSerializer,
     SecretSerializer,
     TestRequestSerializer,
 )
@@ -40,6 +41,8 @@ class ProviderViewSet(ModelViewSet):
     permission_for = {
         "test": "providers.test_provider",
         "disable": "providers.change_provider",
+        "reset_breaker": "providers.change_provider",
+        "change_key": "providers.change_providerkey",
         "add_key": "providers.add_providerkey",
         "rotate_key": "providers.rotate_providerkey",
         "delete_key": "providers.delete_providerkey",
@@ -63,6 +66,14 @@ class ProviderViewSet(ModelViewSet):
         """No request goes there from now on."""
         provider = self.get_object()
         services.disable_provider(provider)
+        return Response(self.get_serializer(provider).data)
+
+    @extend_schema(request=None, responses=ProviderSerializer)
+    @action(detail=True, methods=["post"], url_path="reset-breaker")
+    def reset_breaker(self, request: Request, pk: str) -> Response:
+        """Closes every breaker of this provider and ends its keys' rests, in every process within two seconds."""
+        provider = self.get_object()
+        services.reset_breaker(provider)
         return Response(self.get_serializer(provider).data)
 
     @extend_schema(request=NewKeySerializer, responses={201: KeySerializer})
@@ -91,6 +102,16 @@ class ProviderViewSet(ModelViewSet):
         services.delete_key(self._key(self.get_object(), key_id))
         return Response(status=204)
 
+    @extend_schema(request=KeyChangeSerializer, responses=KeyDetailSerializer, parameters=[_KEY_ID])
+    @delete_key.mapping.patch
+    def change_key(self, request: Request, pk: str, key_id: str) -> Response:
+        """Changes one key's name or weight, or switches it on or off; its secret is rotated instead."""
+        key = self._key(self.get_object(), key_id)
+        values = self._valid(KeyChangeSerializer)
+        with in_body_words():
+            services.change_key(key, values)
+        return Response(KeyDetailSerializer(key).data)
+
     def _valid(self, serializer_class: type[Strict]) -> dict[str, Any]:
         serializer = serializer_class(data=self.request.data)
         serializer.is_valid(raise_exception=True)
@@ -103,10 +124,18 @@ class ProviderViewSet(ModelViewSet):
         raise Http404
 
 
-class ProviderStateViewSet(ListModelMixin, GenericViewSet):
-    """The vendors as those see them who only look."""
+class ProviderStatusViewSet(GenericViewSet):
+    """The vendors as those see them who only look: what works, what rests and why, as all gateway processes together know it."""
 
     queryset = Provider.objects.prefetch_related("keys")
-    serializer_class = ProviderStateSerializer
+    serializer_class = ProviderStatusSerializer
     filterset_class = NoFilters
     keyset = "name"
+    lookup_field = "name"
+
+    def list(self, request: Request) -> Response:
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
+        return self.get_paginated_response(self.get_serializer(states.statuses(page), many=True).data)
+
+    def retrieve(self, request: Request, name: str) -> Response:
+        return Response(self.get_serializer(states.statuses([self.get_object()])[0]).data)

@@ -190,3 +190,11 @@ def test_text_is_one_printable_line_of_bounded_length() -> None:
 def test_the_wait_a_vendor_asks_for(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after_s(headers, NOW_S) == seconds
     assert error_for(429, b"", headers).retry_after_s == seconds
+
+
+@pytest.mark.parametrize("body", [{"message": "m", "code": "content_filter"}, {"message": "m"}, {"message": "context window"}])
+def test_a_secret_in_the_name_of_a_field_does_not_come_through(body: dict[str, Any]) -> None:
+    found = error_for(400, {"error": {**body, "param": f"headers[{KEY}]\n<b>"}})
+    assert found.param is not None
+    assert KEY not in found.param
+    assert found.param.isprintable()

@@ -193,3 +193,15 @@ def test_what_a_vendor_calls_its_models_is_text(root: Client, world: World, vend
     page = root.get(_sync(world)).content.decode()
     assert "&lt;img src=x" in page
     assert "<img src=x" not in page
+
+
+def test_limits_are_edited_and_a_bad_one_stands_on_its_field(root: Client, world: World) -> None:
+    page = root.get(reverse("admin:models_registry_llmmodel_change", args=[world.model.pk]))
+    form = page.context["adminform"].form
+    fields = {name: "" if form[name].value() is None else form[name].value() for name in form.fields}
+    fields |= {"is_active": "on", "capabilities": "[]", "prices-TOTAL_FORMS": "0", "prices-INITIAL_FORMS": "0"}
+    refused = root.post(page.request["PATH_INFO"], {**fields, "requests_per_minute": "0", "max_concurrency": "-1"})
+    assert set(refused.context["adminform"].form.errors) == {"requests_per_minute", "max_concurrency"}
+    root.post(page.request["PATH_INFO"], {**fields, "requests_per_minute": "60"})
+    world.model.refresh_from_db()
+    assert world.model.requests_per_minute == 60

@@ -10,8 +10,9 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
+from core.config import BreakerSpec
 from models_registry.models import LLMModel
-from providers import services
+from providers import services, states
 from providers.models import Provider, ProviderKey
 from providers.report import CHAT_CHECKS
 from tests.admin.conftest import PLANTED, World
@@ -28,6 +29,11 @@ FIELDS = {
     "max_concurrency": "50",
     "breaker_fail_max": "5",
     "breaker_reset_timeout_s": "60",
+    "breaker_max_reset_timeout_s": "120",
+    "breaker_failure_rate": "0.5",
+    "breaker_window_s": "30",
+    "breaker_min_calls": "10",
+    "breaker_keep_last": "on",
     "connect_timeout_s": "3",
     "first_byte_timeout_s": "30",
     "idle_timeout_s": "60",
@@ -262,3 +268,40 @@ def test_a_missing_provider_is_no_crash(root: Client) -> None:
     gone = "00000000-0000-0000-0000-000000000000"
     assert root.get(f"/admin/providers/provider/{gone}/test/").status_code == 404
     assert root.get("/admin/providers/provider/not-an-id/rotate/").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("breaker_fail_max", "0"), ("breaker_failure_rate", "1.5"), ("breaker_min_calls", "0"), ("breaker_window_s", "0")],
+)
+def test_a_breaker_that_cannot_work_stands_on_its_field(root: Client, field: str, value: str) -> None:
+    response = root.post(ADD, {**FIELDS, field: value})
+    assert response.context["adminform"].form.errors[field]
+    assert not Provider.objects.exists()
+
+
+def test_the_breakers_numbers_are_stored(root: Client) -> None:
+    assert root.post(ADD, FIELDS).status_code == 302
+    breaker = services.spec_of(Provider.objects.get(), []).breaker
+    assert breaker == BreakerSpec(5, 60, 120, failure_rate=0.5, window_s=30, min_calls=10, keep_last=True)
+
+
+def test_the_page_says_which_breaker_is_open_and_why_a_key_rests(root: Client, world: World) -> None:
+    assert "closed" in root.get(_change_url(world.provider)).content.decode()
+    key = str(world.provider.keys.get().pk)
+    breaker = {"key": key, "model": "gpt-4o", "state": "open", "failures": 5, "reason": "It <b>failed</b>.", "next_try_at": 1e9}
+    rest = {"key": key, "model": "", "reason": "It was refused.", "next_try_at": 1e9}
+    states.write("p", {str(world.provider.pk): {"breakers": [breaker], "rests": [rest]}})
+    page = root.get(_change_url(world.provider)).content.decode()
+    for text in ("It &lt;b&gt;failed&lt;/b&gt;.", "is tried again at", "It was refused.", "Reset breaker"):
+        assert text in page
+
+
+def test_reset_breaker_asks_first(root: Client, world: World) -> None:
+    url = reverse("admin:providers_provider_reset_breaker", args=[world.provider.pk])
+    assert root.get(url).status_code == 200
+    world.provider.refresh_from_db()
+    assert world.provider.breaker_reset_at is None
+    assert root.post(url).status_code == 302
+    world.provider.refresh_from_db()
+    assert world.provider.breaker_reset_at is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from core.deadlines import Deadlines
 
 
@@ -103,3 +105,16 @@ def test_another_loop_begins_anew() -> None:
     item = add(deadlines, new, Waiting(1.0))
     new.pass_time(2)
     assert (forgotten.times, item.times) == (0, 1)
+
+
+def test_one_that_fails_leaves_the_others_their_timer() -> None:
+    def fail() -> None:
+        raise RuntimeError("a defect")
+
+    loop, deadlines = Loop(), Deadlines(0.25)
+    first, second = add(deadlines, loop, Waiting(1.0, fail)), add(deadlines, loop, Waiting(1.1))
+    with pytest.raises(RuntimeError):
+        loop.pass_time(1.1)
+    third = add(deadlines, loop, Waiting(2.0))
+    loop.pass_time(5)
+    assert (first.times, second.times, third.times) == (1, 1, 1)

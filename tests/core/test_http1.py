@@ -271,6 +271,8 @@ def test_an_end_of_chunks_in_pieces_frees_the_connection_too(last: bytes) -> Non
             for surplus in (b"x", b"\r\n", b"\n", b"\0", COUNTED, ENDED)
         ),
         ENDED + b"\r\n0\r\n\r\n",
+        ENDED.removesuffix(b"\r\n") + b"Connection: close\r\nX: 0\r\n\r\n",
+        ENDED.removesuffix(b"\r\n") + b"Transfer-Encoding: 0\r\n\r\n",
         HEAD + b"Content-Length: 5\r\nConnection: close\r\n\r\nhello",
         HEAD + b"Content-Length: 5\r\nConnection: x, Close\r\n\r\nhello",
         HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -284,6 +286,11 @@ def test_a_connection_with_anything_left_on_it_is_closed_and_the_answer_stands(d
     assert wire.answer.complete
     assert wire.answer.take() in (b"hello", b"")
     assert (wire.freed_count, wire.gone_count, wire.aborted) == (0, 1, True)
+
+
+def test_trailers_that_come_in_pieces_close_the_connection_too() -> None:
+    wire = Wire().receive(ENDED.removesuffix(b"\r\n"), b"Connection: close\r\n", b"\r\n")
+    assert (wire.answer.complete, wire.freed_count, wire.aborted) == (True, 0, True)
 
 
 @pytest.mark.parametrize("last", [b"\r\n", b"\n", b"0\r\n\r\n"])

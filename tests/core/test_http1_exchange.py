@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import gzip
 import ipaddress
+import socket
 import ssl
 import zlib
 from collections.abc import Callable, Coroutine
@@ -19,8 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from core import errors, http1_connection
+from core.chat import WireCall
 from core.connector import Connector
 from core.guard import Guard
+from core.outbound import GuardedTransport
 from tests.adapters.cast import quick
 from tests.core.raw_server import OK, RawServer
 
@@ -424,6 +428,37 @@ def test_an_untrusted_chain_or_another_host_name_stops_the_request(loop: Any, ce
             assert server.transport._pool._slots == {}  # type: ignore[union-attr]
 
     on(loop, scenario())
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+def test_tls_that_stops_without_its_own_end_is_no_end_of_an_answer(certificate: Path, orderly: bool) -> None:
+    """uvloop's TLS, which serves; asyncio's does not tell the two apart."""
+
+    def serve(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        with serving(certificate).wrap_socket(accepted, server_side=True) as line:
+            line.recv(2**16)
+            line.sendall(b"HTTP/1.1 200 OK\r\n\r\nhello")
+            with contextlib.suppress(OSError):  # the other side need not answer in kind
+                line.unwrap() if orderly else line.shutdown(socket.SHUT_WR)
+
+    async def scenario() -> None:
+        trust = ssl.create_default_context(cafile=certificate)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            served = asyncio.create_task(asyncio.to_thread(serve, listener))
+            transport = GuardedTransport(Guard([("127.0.0.0/8", port)]), tls=trust)
+            response = await transport.open(WireCall(f"https://127.0.0.1:{port}/", {}, None, "GET"), quick())
+            if orderly:
+                assert await response.read(10) == b"hello"
+            else:
+                with pytest.raises(errors.ProviderUnreachable) as caught:
+                    await response.read(10)
+                assert "without an end of TLS" in (caught.value.detail or "")
+            await transport.close()
+            await served
+
+    on(uvloop.new_event_loop, scenario())
 
 
 @LOOPS

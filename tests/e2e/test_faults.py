@@ -267,3 +267,21 @@ def test_a_flood_of_failures_leaves_the_server_well(control: Control, aliases: d
     for fault in (fault for fault in WHOLE if fault.timeouts is not QUICK):
         wire.chat(control.base_url, control.key, aliases[fault.name][1])
     assert wire.chat(control.base_url, control.key, ECHO).status == 200
+
+
+def test_an_open_breaker_is_shown_and_reset_without_a_restart(control: Control, vendor: Vendor) -> None:
+    provider = control.provider(vendor.base_url, breaker={"fail_max": 1, "reset_timeout_s": 600})
+    alias = control.model(provider, "fault-500")["alias"]
+    control.apply()
+    wire.chat(control.base_url, control.key, alias)
+    mark = unique("mark")
+    paused = wire.chat(control.base_url, control.key, alias, mark)
+    assert (paused.status, vendor.calls(mark)) == (503, [])
+    assert 500 < int(paused.headers["retry-after"]) <= 660
+
+    def state() -> str:
+        return str(control.call("GET", f"/api/v1/providers/{provider['name']}/status")["breaker"])
+
+    until(lambda: state() == "open", "the open breaker is shown")
+    control.call("POST", f"/api/v1/llm/providers/{provider['id']}/reset-breaker")
+    until(lambda: wire.chat(control.base_url, control.key, alias, mark).status == 502, "the vendor is called again", timeout_s=3)

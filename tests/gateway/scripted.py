@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,13 @@ PEPPER = b"pepper"
 KEY = "sk-llmc-test"
 USAGE = Usage(input=10, output=5)
 ANSWER = Answer(body=b'{"answer":1}', usage=USAGE, finish_reason="stop", output_bytes=20)
+
+
+class Steady(random.Random):
+    """Chance without any: always the middle."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
 
 
 class Stream:
@@ -82,8 +90,19 @@ class Response:
         self.closed += 1
 
 
+class Refusal(Response):
+    """The vendor answers with an error status."""
+
+    def __init__(self, status: int, **headers: str) -> None:
+        super().__init__(None)
+        self.status, self.headers = status, headers  # type: ignore[misc]
+
+    async def read(self, limit: int) -> bytes:
+        return b""
+
+
 class ScriptedAdapter:
-    """Each call takes the next step: an exception (at `send`), an Answer, or a Stream."""
+    """Each call takes the next step: an exception (at `send`), an Answer, a Stream, or a Response of its own."""
 
     dialects, form = frozenset({"openai"}), ()
     scripts: dict[str, list[Any]] = {}
@@ -104,7 +123,7 @@ class ScriptedAdapter:
         if isinstance(step, Exception):
             raise step
         self._answer, self._stream = (step, None) if isinstance(step, Answer) else (None, step)
-        response = Response(step)
+        response = step if isinstance(step, Response) else Response(step)
         self.responses.append(response)
         return response
 
@@ -143,7 +162,7 @@ class Bench:
         ScriptedAdapter.responses = self.responses = []
         self.scripts = ScriptedAdapter.scripts
         self.clock, self.sink = FrozenClock(), Sink()
-        self.manager = Manager(transport=None, clock=self.clock, queue_timeout_s=1)  # type: ignore[arg-type]
+        self.manager = Manager(transport=None, clock=self.clock, queue_timeout_s=1, rng=Steady())  # type: ignore[arg-type]
         self.pipeline = Pipeline(self.manager, self.sink, self.clock, max_retries=2, max_in_flight=10)
         self.caller = CallerSpec(
             **{
@@ -190,6 +209,6 @@ class Bench:
             self.pipeline._in_flight == 0
             and self.manager.gate(self.caller).in_flight == 0
             and all(runtime.slots.in_flight == 0 for runtime in runtimes)
-            and all(key.in_flight == 0 for runtime in runtimes for key in runtime._pool._keys)
+            and all(key.in_flight == 0 for runtime in runtimes for key in runtime._pool.keys)
             and all(response.closed for response in self.responses)
         )

@@ -363,3 +363,12 @@ def test_a_tool_calls_id_comes_back_as_the_vendor_wrote_it(call_id: str) -> None
     assert shown.isascii()
     assert vendors_id(shown) == call_id
     assert streamed(ToolBegun(0, call_id, "f"), CALLED)["content"][0]["id"] == shown
+
+
+@pytest.mark.parametrize("native", ["end_turn", "pause_turn", "stop"])
+def test_an_answer_with_calls_ends_in_them_whatever_the_vendor_calls_its_end(native: str) -> None:
+    """OpenRouter gives Anthropic's own word beside OpenAI's; an agent runs tools for one of them only."""
+    ended = Ended("tool_calls", native)
+    assert json.loads(anthropic_messages.whole(REQUEST, Result([ToolUse("c", "f", "{}")], ended)))["stop_reason"] == "tool_use"
+    (delta,) = [event for event in read(b"".join(pieces([Begun(), ToolBegun(0, "c", "f"), ended]))) if event["type"] == "message_delta"]
+    assert delta["delta"]["stop_reason"] == "tool_use"

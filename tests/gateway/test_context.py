@@ -9,10 +9,11 @@ import pytest
 
 from core.chat import ChatRequest
 from core.config import ModelSpec
-from core.errors import ContextTooLong
+from core.errors import ContextTooLong, InvalidRequest, ProviderFault
 from gateway.context import fitted
 from gateway.doors import openai_chat
 from models_registry.tokens import count_conversation
+from tests.gateway.scripted import ANSWER, Bench
 
 LONG = "word " * 100
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -97,3 +98,24 @@ async def test_room_is_left_for_the_answer() -> None:
 async def test_the_other_fields_travel_on() -> None:
     shorter, _ = await fitted(request(temperature=0.5, seed=1), model(truncate=True), 60)
     assert set(shorter.fields) == {"model", "messages", "temperature", "seed"}
+
+
+@pytest.mark.parametrize("content", [["x" * 500], [5, "x" * 500]])
+async def test_what_cannot_be_told_apart_is_the_clients_fault(content: Any) -> None:
+    with pytest.raises(InvalidRequest, match="malformed") as caught:
+        await fitted(request([{"role": "user", "content": content}]), model(truncate=True), 50)
+    assert caught.value.param == "messages"
+
+
+async def test_what_was_left_out_for_one_target_is_not_said_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    bench.scripts["a"].append(ProviderFault("down"))
+    bench.scripts["b"].append(ANSWER)
+    generation = bench.generation()
+    generation._request = request()
+    small, large = generation._view.targets["m"]
+    targets = (msgspec.structs.replace(small, window=200, model=msgspec.structs.replace(small.model, truncate=True)), large)
+    monkeypatch.setattr("gateway.pipeline.targets_for", lambda *_: targets)
+    await generation.start()
+    generation.end(None)
+    assert (generation.provider_name, generation.dropped) == ("b", ())

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.errors import ProviderNonsense
+from core.errors import ProviderLacksModel, ProviderNonsense, ProviderRejectedOurKey
 from gateway.doors import openai_chat
 from gateway.doors.http import Gateway, GenerationDoor
 from monitoring.journal import AttemptSettled, RequestEnded
@@ -228,3 +228,15 @@ async def test_a_known_caller_finds_its_refusals_in_the_log(bench: Bench, client
 async def test_a_stranger_leaves_no_record(bench: Bench) -> None:
     await Client(headers=()).call(bench.door)
     assert bench.sink.records == []
+
+
+@pytest.mark.parametrize("error", [ProviderRejectedOurKey("The key is refused."), ProviderLacksModel("No such model there.")])
+async def test_what_only_an_administrator_can_mend_tells_sdks_not_to_ask_again(bench: Bench, error: Exception) -> None:
+    bench.scripts["a"], bench.scripts["b"] = [error], [error]
+    client = await Client().call(bench.door)
+    assert (client.status, client.headers[b"x-should-retry"]) == (502, b"false")
+
+
+async def test_a_failure_that_may_pass_leaves_it_to_the_sdk(bench: Bench) -> None:
+    bench.scripts["a"] = bench.scripts["b"] = [ProviderNonsense("?") for _ in range(6)]
+    assert b"x-should-retry" not in (await Client().call(bench.door)).headers

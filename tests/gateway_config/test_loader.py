@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from access.models import ApiKey
+from access.models import ApiKey, Team
 from core.clock import FrozenClock
 from core.config import LimitSpec, Snapshot
 from gateway.config.loader import load
@@ -63,6 +63,46 @@ def test_rows_become_specs() -> None:
     assert caller_spec.limits == LimitSpec(requests_per_minute=60)
     assert caller_spec.expires_at == utc(2030).timestamp()
     assert snapshot.alarms == ()
+
+
+def test_limits_of_teams_and_models_reach_the_data_plane() -> None:
+    model = a_model(a_provider(), requests_per_minute=5, tokens_per_minute=1000)
+    caller = an_api_key(a_team(max_concurrency=3), tokens_per_minute=7)
+    snapshot = load(None)
+    assert snapshot.models[model.alias][0].limits == LimitSpec(5, 1000, None)
+    spec = snapshot.callers[bytes(caller.digest)]
+    assert (spec.limits, spec.team_limits) == (LimitSpec(None, 7, None), LimitSpec(max_concurrency=3))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rate_type": "leaky"},
+        {"rate_capacity": -1.0},
+        {"rate_capacity": 5.0},
+        {"rate_type": "adaptive", "rate_capacity": 0.5, "rate_refill_per_s": 1},
+    ],
+)
+def test_a_rate_that_cannot_work_keeps_the_last_good_one(fields: dict[str, Any]) -> None:
+    a_provider()
+    good = load(None)
+    Provider.objects.update(**fields)
+    kept, left_out = load(good), load(None)
+    assert (kept.providers, left_out.providers) == (good.providers, {})
+    assert "rate " in kept.alarms[0]
+
+
+def test_a_limit_of_nothing_keeps_the_last_good_one() -> None:
+    team = a_team()
+    a_model(a_provider())
+    an_api_key(team)
+    good = load(None)
+    Team.objects.update(requests_per_minute=0)
+    LLMModel.objects.update(max_concurrency=0)
+    kept = load(good)
+    assert (kept.models, kept.callers) == (good.models, good.callers)
+    assert [alarm for alarm in kept.alarms if "write 1 or more" in alarm] == list(kept.alarms)
+    assert len(kept.alarms) == 2
 
 
 def test_a_key_for_no_model_is_not_a_key_for_every_model() -> None:

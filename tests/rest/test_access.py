@@ -22,10 +22,21 @@ TEAMS, KEYS = "/api/v1/llm/teams", "/api/v1/llm/keys"
 def test_a_team_round_trips(root: APIClient) -> None:
     response = root.post(TEAMS, {"name": "search"})
     assert response.status_code == 201
-    assert response.json() == {"id": str(Team.objects.get().id), "name": "search", "is_active": True}
+    none = {"requests_per_minute": None, "tokens_per_minute": None, "max_concurrency": None}
+    assert response.json() == {"id": str(Team.objects.get().id), "name": "search", "is_active": True, "rate_limit": none}
     assert attrs(root.post(TEAMS, {"name": "search"})) == {"name"}
     assert attrs(root.post(TEAMS, {"name": "x" * 121})) == {"name"}
     assert attrs(root.post(TEAMS, ["search"])) == {"non_field_errors"}
+
+
+def test_a_team_has_limits_and_a_bad_one_is_named(root: APIClient) -> None:
+    team = root.post(TEAMS, {"name": "search", "rate_limit": {"requests_per_minute": 60, "max_concurrency": 4}}).json()
+    assert team["rate_limit"] == {"requests_per_minute": 60, "tokens_per_minute": None, "max_concurrency": 4}
+    url = f"{TEAMS}/{team['id']}"
+    assert root.patch(url, {"rate_limit": {"max_concurrency": None}}).json()["rate_limit"]["requests_per_minute"] == 60
+    for value in (0, -1, 1.5, "NaN", 2**31):
+        assert attrs(root.patch(url, {"rate_limit": {"tokens_per_minute": value}})) == {"rate_limit.tokens_per_minute"}
+    assert attrs(root.patch(url, {"rate_limit": {"per_day": 1}})) == {"rate_limit.per_day"}
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(root: APIClient, world: World) -> None:

@@ -43,6 +43,7 @@ def test_a_model_round_trips(root: APIClient, world: World) -> None:
         "priority": 100,
         "unsupported_params": "refuse",
         "over_long": "refuse",
+        "rate_limit": {"requests_per_minute": None, "tokens_per_minute": None, "max_concurrency": None},
         "tested": {},
         "tested_at": None,
         **body(world),
@@ -50,6 +51,14 @@ def test_a_model_round_trips(root: APIClient, world: World) -> None:
     assert root.get(f"{MODELS}/{row.id}").json() == response.json()
     assert [shown["alias"] for shown in root.get(MODELS).json()["results"]] == ["echo", "gpt-4o"]
     assert [shown["alias"] for shown in root.get(f"{MODELS}?alias=echo").json()["results"]] == ["echo"]
+
+
+def test_a_models_limits_round_trip(root: APIClient, world: World) -> None:
+    limits = {"requests_per_minute": 60, "tokens_per_minute": 90_000, "max_concurrency": 4}
+    shown = root.post(MODELS, body(world, rate_limit=limits)).json()
+    assert shown["rate_limit"] == limits
+    changed = root.patch(f"{MODELS}/{shown['id']}", {"rate_limit": {"max_concurrency": None}}).json()
+    assert changed["rate_limit"] == {**limits, "max_concurrency": None}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +71,9 @@ def test_a_model_round_trips(root: APIClient, world: World) -> None:
         ({"alias": ""}, {"alias"}),
         ({"model_type": "chatty"}, {"model_type"}),
         ({"quality": 101}, {"quality"}),
+        ({"rate_limit": {"requests_per_minute": 0}}, {"rate_limit.requests_per_minute"}),
+        ({"rate_limit": {"tokens_per_minute": -5}}, {"rate_limit.tokens_per_minute"}),
+        ({"rate_limit": {"max_concurrency": "NaN"}}, {"rate_limit.max_concurrency"}),
         ({"context_window": -1}, {"context_window"}),
         ({"capabilities": "tools"}, {"capabilities"}),
         ({"capabilities": [{"tools": True}]}, {"capabilities.0"}),

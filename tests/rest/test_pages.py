@@ -125,6 +125,7 @@ def test_other_methods_do_no_harm(anonymous: APIClient, root: APIClient, method:
     assert call(root, method)(TEAMS).status_code in (200, 405)
 
 
+@pytest.mark.django_db
 def test_a_broken_key_ring_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ValueError("no keys")
@@ -134,6 +135,7 @@ def test_a_broken_key_ring_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) ->
         call_command("check")
 
 
+@pytest.mark.django_db
 def test_an_adapter_that_does_not_load_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
     from providers.adapters import registry
 

@@ -29,6 +29,8 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("delete", PROVIDER, None, ("providers.delete_provider",), 204),
     ("post", f"{PROVIDER}/test", None, ("providers.test_provider",), 200),
     ("post", f"{PROVIDER}/disable", None, ("providers.change_provider",), 200),
+    ("post", f"{PROVIDER}/reset-breaker", None, ("providers.change_provider",), 200),
+    ("patch", f"{PROVIDER}/keys/{{key.id}}", {"weight": 2}, ("providers.change_providerkey",), 200),
     ("post", f"{PROVIDER}/keys", VENDOR_KEY, ("providers.add_providerkey",), 201),
     ("post", f"{PROVIDER}/keys/{{key.id}}/rotate", VENDOR_KEY, ("providers.rotate_providerkey",), 200),
     ("delete", f"{PROVIDER}/keys/{{key.id}}", None, ("providers.delete_providerkey",), 204),
@@ -68,6 +70,8 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("delete", KEY, None, ("access.delete_apikey",), 204),
     ("post", f"{KEY}/revoke", None, ("access.change_apikey",), 200),
     ("get", "/api/v1/providers", None, ("providers.view_provider",), 200),
+    ("get", "/api/v1/providers/status", None, ("providers.view_provider",), 200),
+    ("get", "/api/v1/providers/{provider.name}/status", None, ("providers.view_provider",), 200),
     ("get", "/api/v1/requests", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/requests/req-1", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/usage/records", None, ("monitoring.view_usagerecord",), 200),
@@ -155,7 +159,7 @@ def test_every_route_is_in_the_table() -> None:
 
 
 class _ID:
-    id = "ID"
+    id = name = "ID"
 
 
 def _same(route: str, path: str) -> bool:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.test import AsyncClient
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from core.errors import ProviderUnreachable
 from gateway.config.publisher import current_version
 from models_registry.models import LLMModel
-from providers.models import Provider, ProviderKey
+from monitoring.models import UsageRecord
+from providers import services, states
+from providers.models import Provider, ProviderKey, ProviderState
 from providers.report import CHAT_CHECKS
 from tests.rest.conftest import SECRET, World, attrs
 
@@ -27,7 +33,15 @@ BODY: dict[str, Any] = {
     "config": {"api_key": SECRET, "base_url": "https://api.openai.com/v1", "organization": "org-1"},
     "is_active": True,
     "rate_limit": {"type": "token_bucket", "capacity": 20.0, "refill_rate": 3.0},
-    "breaker": {"fail_max": 6, "reset_timeout_s": 61.0},
+    "breaker": {
+        "fail_max": 6,
+        "reset_timeout_s": 61.0,
+        "max_reset_timeout_s": 90.0,
+        "failure_rate": 0.5,
+        "window_s": 30.0,
+        "min_calls": 10,
+        "keep_last": False,
+    },
     "timeouts": {"connect_s": 2.0, "first_byte_s": 31.0, "idle_s": 62.0, "total_s": 601.0},
     "max_concurrency": 50,
 }
@@ -49,7 +63,15 @@ def test_the_contracts_body_round_trips(root: APIClient) -> None:
 def test_defaults_are_filled_in(root: APIClient) -> None:
     shown = root.post(URL, {"name": "e", "provider_type": "echo"}).json()
     assert shown["rate_limit"] == {"type": "token_bucket", "capacity": 0.0, "refill_rate": 0.0}
-    assert shown["breaker"] == {"fail_max": 5, "reset_timeout_s": 60.0}
+    assert shown["breaker"] == {
+        "fail_max": 5,
+        "reset_timeout_s": 15.0,
+        "max_reset_timeout_s": 60.0,
+        "failure_rate": 0.0,
+        "window_s": 60.0,
+        "min_calls": 20,
+        "keep_last": True,
+    }
     assert shown["timeouts"] == {"connect_s": 3.0, "first_byte_s": 30.0, "idle_s": 60.0, "total_s": 600.0}
     assert (shown["max_concurrency"], shown["is_active"], shown["config"], shown["keys"]) == (100, True, {"base_url": ""}, [])
 
@@ -354,9 +376,118 @@ def test_a_key_that_no_longer_opens_is_named(root: APIClient, world: World) -> N
     assert attrs(root.post(f"{URL}/{world.provider.id}/sync-models")) == {"config.api_key"}
 
 
+def said(provider: Provider, process: str = "p1", **state: Any) -> None:
+    states.write(process, {str(provider.id): {"breakers": [], "rests": [], **state}})
+
+
 def test_the_read_only_list(viewer: APIClient, world: World) -> None:
-    key = {"id": str(world.key.id), "last4": "1234", "state": "active"}
-    assert viewer.get("/api/v1/providers").json()["results"] == [{"name": "echo", "kind": "echo", "active": True, "keys": [key]}]
+    key = {"id": str(world.key.id), "last4": "1234", "state": "active", "weight": 1, "rests": []}
+    limiter = {"type": "token_bucket", "capacity": 0.0, "refill_rate": 0.0, "max_concurrency": 100}
+    expected = {
+        "name": "echo",
+        "kind": "echo",
+        "active": True,
+        "breaker": "closed",
+        "breakers": [],
+        "limiter": limiter,
+        "keys": [key],
+        "attempts": 0,
+        "error_rate": None,
+        "latency_ms": {"p50": None, "p95": None},
+    }
+    assert viewer.get("/api/v1/providers").json()["results"] == [expected]
+    assert viewer.get("/api/v1/providers/status").json()["results"] == [expected]
+    assert viewer.get("/api/v1/providers/echo/status").json() == expected
+    assert viewer.get("/api/v1/providers/nobody/status").status_code == 404
+
+
+def test_the_state_is_the_worst_that_any_process_says(viewer: APIClient, world: World) -> None:
+    key = str(world.key.id)
+    breaker = {"key": key, "model": "m", "state": "closed", "failures": 2, "reason": "", "next_try_at": None}
+    said(world.provider, "p1", breakers=[breaker])
+    opened = {**breaker, "state": "open", "failures": 5, "reason": "It failed.", "next_try_at": 1_000_000_000}
+    rest = {"key": key, "model": "", "reason": "It was refused.", "next_try_at": 1_000_000_060}
+    said(world.provider, "p2", breakers=[opened], rests=[rest])
+    status = viewer.get("/api/v1/providers/echo/status").json()
+    assert status["breaker"] == "open"
+    assert status["breakers"] == [
+        {
+            "key_id": key,
+            "last4": "1234",
+            "model": "m",
+            "state": "open",
+            "failures": 5,
+            "reason": "It failed.",
+            "next_try_at": "2001-09-09T01:46:40Z",
+            "processes": 2,
+        }
+    ]
+    assert status["keys"][0]["state"] == "resting"
+    assert status["keys"][0]["rests"] == [{"model": "", "reason": "It was refused.", "next_try_at": "2001-09-09T01:47:40Z"}]
+
+
+def test_what_silent_processes_said_is_ignored_and_cleared(viewer: APIClient, world: World) -> None:
+    breaker = {"key": str(world.key.id), "model": "m", "state": "open", "failures": 5, "reason": "", "next_try_at": None}
+    said(world.provider, "dead", breakers=[breaker])
+    ProviderState.objects.update(updated_at=timezone.now() - states.STALE_AFTER - timedelta(seconds=1))
+    assert viewer.get("/api/v1/providers/echo/status").json()["breaker"] == "closed"
+    states.write("alive", {})
+    assert not ProviderState.objects.exists()
+
+
+def test_latency_and_error_rate_are_of_the_last_minutes(viewer: APIClient, world: World) -> None:
+    for attempt, (minutes, status, duration_ms) in enumerate([(1, "ok", 100), (1, "error", 300), (9, "error", 900)]):
+        UsageRecord.objects.create(
+            request_id="r",
+            attempt=attempt,
+            started_at=timezone.now() - timedelta(minutes=minutes),
+            provider_id=str(world.provider.id),
+            status=status,
+            duration_ms=duration_ms,
+        )
+    status = viewer.get("/api/v1/providers/echo/status").json()
+    assert (status["attempts"], status["error_rate"], status["latency_ms"]) == (2, 0.5, {"p50": 300, "p95": 300})
+
+
+def test_reset_breaker_reaches_the_configuration(root: APIClient, world: World) -> None:
+    before = current_version()
+    assert root.post(f"{URL}/{world.provider.id}/reset-breaker").status_code == 200
+    world.provider.refresh_from_db()
+    assert services.spec_of(world.provider, []).breaker.reset_at == world.provider.breaker_reset_at.timestamp()
+    assert current_version() > before
+
+
+def test_a_keys_weight_is_changed(root: APIClient, world: World) -> None:
+    url = f"{URL}/{world.provider.id}/keys/{world.key.id}"
+    changed = root.patch(url, {"weight": 3, "name": "main", "is_active": False})
+    assert changed.json() == {"id": str(world.key.id), "last4": "1234", "state": "off", "name": "main", "weight": 3}
+    assert attrs(root.patch(url, {"weight": 0})) == {"weight"}
+    assert attrs(root.patch(url, {"secret": "x"})) == {"secret"}
+
+
+@pytest.mark.parametrize(
+    ("breaker", "at"),
+    [
+        ({"fail_max": 0}, "breaker.fail_max"),
+        ({"fail_max": -1}, "breaker.fail_max"),
+        ({"reset_timeout_s": 0}, "breaker.reset_timeout_s"),
+        ({"failure_rate": 1.5}, "breaker.failure_rate"),
+        ({"failure_rate": -0.1}, "breaker.failure_rate"),
+        ({"failure_rate": 0.5, "min_calls": 0}, "breaker.min_calls"),
+        ({"window_s": 0}, "breaker.window_s"),
+        ({"max_reset_timeout_s": 0}, "breaker.max_reset_timeout_s"),
+        ({"keep_last": "perhaps"}, "breaker.keep_last"),
+    ],
+)
+def test_a_breaker_that_cannot_work_is_refused_by_its_field(root: APIClient, breaker: dict[str, Any], at: str) -> None:
+    assert attrs(root.post(URL, {**BODY, "breaker": breaker})) == {at}
+    assert not Provider.objects.exists()
+
+
+def test_a_row_that_cannot_work_is_a_failed_check(world: World) -> None:
+    Provider.objects.update(breaker_fail_max=0)
+    with pytest.raises(SystemCheckError, match=r"providers\.E003\) Provider echo, breaker_fail_max"):
+        call_command("check")
 
 
 def test_filters_and_a_mistyped_one(root: APIClient, world: World) -> None:

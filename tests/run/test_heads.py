@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import pytest
 from uvicorn.server import ServerState
 
-from llmcontrol.http_protocol import BoundedConfig, BoundedHttp, HeadBounds
+from llmcontrol.http_protocol import BoundedConfig, BoundedHttp, Bounds
 
-Reach: TypeAlias = Callable[[HeadBounds], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
-SMALL = HeadBounds(max_bytes=1000, max_headers=20)
+Reach: TypeAlias = Callable[[Bounds], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+SMALL = Bounds(max_bytes=1000, max_headers=20)
 
 
 async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -32,9 +32,9 @@ async def reach() -> AsyncIterator[Reach]:
     servers: list[asyncio.Server] = []
     writers: list[asyncio.StreamWriter] = []
 
-    async def connect(bounds: HeadBounds) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(bounds: Bounds) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         config = BoundedConfig(app, http=BoundedHttp, lifespan="off", log_config=None, access_log=False)
-        config.head = bounds
+        config.bounds = bounds
         config.load()
         state = ServerState()
         server = await asyncio.get_running_loop().create_server(lambda: BoundedHttp(config, state, {}), "127.0.0.1", 0)
@@ -130,13 +130,13 @@ async def test_nonsense_is_400(reach: Reach):
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: a"])
 async def test_a_head_that_does_not_come_is_not_waited_for(reach: Reach, sent: bytes):
-    reader, writer = await reach(HeadBounds(timeout_s=0.05))
+    reader, writer = await reach(Bounds(timeout_s=0.05))
     writer.write(sent)
     assert await closed(reader)
 
 
 async def test_the_second_head_is_not_waited_for_either(reach: Reach):
-    reader, writer = await reach(HeadBounds(timeout_s=0.05))
+    reader, writer = await reach(Bounds(timeout_s=0.05))
     writer.write(request())
     assert await answer(reader) == (200, b"0")
     writer.write(b"GET / HTTP/1.1\r\n")

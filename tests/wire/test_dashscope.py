@@ -62,6 +62,7 @@ def test_a_request_is_written_as_documented(name: str) -> None:
         (user(n=2), "n"),
         (user(frequency_penalty=0.5), "frequency_penalty"),
         (user(foreign=["logit_bias"]), "logit_bias"),
+        (user(tool_choice=ToolChoice("required")), "tool_choice"),
         (user(Text("hi"), File(data="aGk=", media_type="application/pdf")), "file"),
         (user(Text("hi"), File(file_id="file-1", media_type="image/png")), "file"),
     ],
@@ -123,7 +124,6 @@ def test_a_wish_to_think_is_said_in_its_own_words(wish: ReasoningWish, parameter
         (["f", "g"], ToolChoice("tool", "g"), {"type": "function", "function": {"name": "g"}}),
         (["f"], ToolChoice("required"), {"type": "function", "function": {"name": "f"}}),
         ([], ToolChoice("auto"), None),
-        ([], ToolChoice("required"), None),
     ],
 )
 def test_choices_of_tools(tools: list[str], choice: ToolChoice, expected: Any) -> None:

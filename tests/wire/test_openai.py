@@ -179,14 +179,14 @@ def said(*parts: Part) -> Message:
 def test_a_thought_that_nobody_may_read_stays_behind_with_a_report() -> None:
     body, dropped = wire(asked(said(Reasoning("plain", "seal"), Reasoning(redacted="opaque"), Text("a"))))
     assert body["messages"][1] == {"role": "assistant", "content": "a", "reasoning_content": "plain"}
-    assert dropped == ("reasoning_content",)
+    assert dropped == ("thinking_blocks", "reasoning_content")
 
 
 def test_a_vendor_that_refuses_keys_it_does_not_know() -> None:
     body, dropped = wire(asked(said(Reasoning("plain"), ToolUse("1", "f", signature="s"))), strict_messages=True)
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     assert body["messages"][1] == {"role": "assistant", "content": None, "tool_calls": [call]}
-    assert dropped == ("reasoning_content",)
+    assert dropped == ("reasoning_content", "thought_signature")
 
 
 def test_images_of_tool_results_follow_once_all_results_are_told() -> None:
