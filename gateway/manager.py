@@ -141,4 +141,4 @@ def _fitted(
 
 def _header(text: str) -> bytes:
     """A name as a header value: what does not fit into one is escaped."""
-    return text.encode("ascii", "backslashreplace").replace(b"\r", b" ").replace(b"\n", b" ")
+    return text.encode("unicode_escape")
