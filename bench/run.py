@@ -32,6 +32,7 @@ _REST_LIMIT_S = 20.0
 _IDLE_SHARE = 0.08
 _DRAIN_LIMIT_S = 30.0
 _SATURATED = 0.85
+_ATTEMPTS = 2  # of a run with --gate
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Plan:
     seconds: int
 
 
-PLANS = {"quick": Plan(QUICK, 3, 1), "full": Plan(FULL, 5, 1)}
+PLANS = {"quick": Plan(QUICK, 5, 1), "full": Plan(FULL, 5, 1)}
 
 
 class Bench:
@@ -226,8 +227,8 @@ def measure(plan: Plan, folder: Path, self_test: bool) -> tuple[dict[str, object
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.split("\n")[0])
-    parser.add_argument("--gate", action="store_true", help="exit 1 when a figure is beyond its gate")
-    parser.add_argument("--quick", action="store_true", help="three loads, three rounds: for CI")
+    parser.add_argument("--gate", action="store_true", help="exit 1 when a figure is beyond its gate, twice in a row")
+    parser.add_argument("--quick", action="store_true", help="three loads, for CI")
     parser.add_argument("--rounds", type=int, help="rounds that count")
     parser.add_argument("--seconds", type=int, help="how long each load lasts")
     parser.add_argument("--self-test", action="store_true", help="a second relay in the gateway's place: every ratio must come out near 1")
@@ -238,19 +239,24 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     began = time.monotonic()
-    try:
-        figures, judgements, right = measure(plan, folder, options.self_test)
-    except BenchFailed as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 2
-    for judgement in judgements:
-        say(judgement.text())
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            figures, judgements, right = measure(plan, folder, options.self_test)
+        except BenchFailed as failure:
+            print(f"bench: {failure}", file=sys.stderr)
+            return 2
+        for judgement in judgements:
+            say(judgement.text())
+        passed = all(judgement.passed for judgement in judgements)
+        if passed or not options.gate or not right or attempt == _ATTEMPTS:
+            break
+        say("a gate failed: other work on the machine can do that, so everything is measured once more")
     out = VAR / ("bench-self-test.json" if options.self_test else "bench.json")
     out.write_text(json.dumps(figures, indent=2) + "\n")
     say(f"{out.relative_to(ROOT)} written after {time.monotonic() - began:.0f} s")
     if not right:
         return 2
-    return 1 if options.gate and not all(judgement.passed for judgement in judgements) else 0
+    return 1 if options.gate and not passed else 0
 
 
 if __name__ == "__main__":
