@@ -15,7 +15,7 @@ from core.config import CallerSpec
 from core.errors import GatewayError, InvalidRequest, ProviderError
 from gateway import admission
 from gateway.doors import anthropic_messages
-from gateway.doors.http import JSON, Gateway, Headers, Receive, Scope, Send, forwarded, read_body, refuse, require_method, respond
+from gateway.doors.http import JSON, Gateway, Headers, Receive, Scope, Send, forwarded, refuse, require_method, respond
 from gateway.pipeline import Pipeline
 from gateway.router import Target, View, targets_for
 from models_registry.tokens import Count, count_conversation
@@ -35,7 +35,7 @@ class MessagesCountDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, anthropic_messages.SCOPE)
-            request = anthropic_messages.parse_to_count(await read_body(scope, receive, self._gateway))
+            request = anthropic_messages.parse_to_count(await self._gateway.body(scope, receive))
             request.headers = forwarded(scope, anthropic_messages.FORWARDED)
             headers, count = await _limited(pipeline, view, caller, request)
         except GatewayError as error:

@@ -11,7 +11,7 @@ from core.config import CallerSpec
 from core.errors import GatewayError, InvalidRequest
 from gateway import admission
 from gateway.doors import openai_chat
-from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, read_body, require_method, respond, respond_error
+from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, require_method, respond, respond_error
 from gateway.router import View, default_alias, targets_of
 from models_registry.tokens import Count, count_conversation, count_text
 
@@ -38,7 +38,7 @@ class CountTokensDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, "chat")
-            alias, count = await _count(view, caller, await read_body(scope, receive, self._gateway))
+            alias, count = await _count(view, caller, await self._gateway.body(scope, receive))
         except GatewayError as error:
             await respond_error(receive, send, error, request_id)
             return

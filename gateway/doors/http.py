@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
-from functools import partial
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 import msgspec
@@ -30,13 +28,12 @@ from core.errors import (
 )
 from gateway import admission
 from gateway.doors import openai_chat
+from gateway.doors.body import Receive, Scope, discard, read_body
 from gateway.idempotency import Abandoned, Flight, Flights, StillRunning
 from gateway.pipeline import Generation, Pipeline
 from gateway.router import View
 from monitoring import metrics
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Coroutine[Any, Any, MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
@@ -48,9 +45,6 @@ _REPLAYED = (b"x-llm-idempotent-replay", b"true")
 _IDEMPOTENCY_TTL_S, _IDEMPOTENCY_BYTES = 600.0, 32 * 2**20
 # A watch is a task of its own: an answer that is there at once is spared it, a client that leaves is noticed soon enough.
 _WATCH_AFTER_S = 0.05
-# A client that is still sending reads no answer; so much of a refused body is taken in and forgotten first.
-_MAX_DISCARDED_BYTES = 32 * 2**20
-_MAX_DISCARD_S = 2.0
 
 
 class Gateway(msgspec.Struct, eq=False):
@@ -69,6 +63,10 @@ class Gateway(msgspec.Struct, eq=False):
         if self.pipeline is None:
             raise ServerBusy(f"Not ready: {self.not_ready_because}; try again shortly.", retry_after_s=1.0)
         return self.pipeline
+
+    async def body(self, scope: Scope, receive: Receive) -> bytes:
+        """Raises BodyTooLarge, RequestTimeout, ClientGone."""
+        return await read_body(scope, receive, self.max_body_bytes, self.body_timeout_s)
 
     def identify(self, view: View, scope: Scope) -> CallerSpec:
         """Raises NotAuthenticated."""
@@ -106,7 +104,7 @@ class GenerationDoor:
             require_method(scope, "POST")
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
-            body = await read_body(scope, receive, self._gateway)
+            body = await self._gateway.body(scope, receive)
             request = self.read(body, scope, view, caller)
         except GatewayError as error:
             if caller is None:
@@ -326,68 +324,6 @@ class MethodNotAllowed(InvalidRequest):
     code = "method_not_allowed"
 
 
-async def read_body(scope: Scope, receive: Receive, gateway: Gateway) -> bytes:
-    """The whole body. Raises BodyTooLarge before more than the limit is held, RequestTimeout, ClientGone."""
-    limit = gateway.max_body_bytes
-    for name, value in scope["headers"]:
-        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
-            await _discard(receive)
-            raise _too_large(limit)
-    pending: Coroutine[Any, Any, Any] | None = receive()
-    try:
-        waited_for = pending.send(None)  # type: ignore[union-attr]
-    except StopIteration as arrived:  # as usual: it came with the headers, and no timer is needed
-        message = arrived.value
-        body: bytes = message.get("body", b"")
-        if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
-            return body
-        pending = None
-    try:
-        async with asyncio.timeout(gateway.body_timeout_s):
-            if pending is not None:
-                message = await _resumed(pending, waited_for)
-            return await _read_on(receive, message, limit)
-    except TimeoutError:
-        raise RequestTimeout(f"The body did not arrive within {gateway.body_timeout_s:g} s.") from None
-
-
-@types.coroutine
-def _resumed(pending: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[Any, Any, Any]:
-    """Goes on awaiting a coroutine that was started by hand and is waiting for `waited_for`."""
-    while True:
-        try:
-            sent = yield waited_for
-        except BaseException as exc:
-            step = partial(pending.throw, exc)
-        else:
-            step = partial(pending.send, sent)
-        try:
-            waited_for = step()
-        except StopIteration as done:
-            return done.value
-
-
-async def _read_on(receive: Receive, message: MutableMapping[str, Any], limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while message["type"] == "http.request":
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            if message.get("more_body"):
-                await _discard(receive)
-            raise _too_large(limit)
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
-    raise ClientGone("The client left before its body was complete.")
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is larger than {limit} bytes, the limit here (LLM_MAX_BODY_BYTES).")
-
-
 async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: str, dialect: DoorDialect) -> None:
     """Answers a request whose body may be unread: takes in a bounded rest, so that the client gets to read why."""
     if isinstance(error, ClientGone):
@@ -396,24 +332,11 @@ async def refuse(receive: Receive, send: Send, error: GatewayError, request_id: 
     if isinstance(error, BodyTooLarge | RequestTimeout | NotAuthenticated):
         headers.append(_CLOSE)
     if isinstance(error, NotAuthenticated | MethodNotAllowed):
-        await _discard(receive)
+        await discard(receive)
     if request_id:
         error.request_id = request_id
         headers += [(name, request_id.encode()) for name in (b"x-request-id", _id_header(dialect)) if name]
     await respond(send, error.http_status, headers, dialect.error_body(error))
-
-
-async def _discard(receive: Receive) -> None:
-    size = 0
-    try:
-        async with asyncio.timeout(_MAX_DISCARD_S):
-            while size < _MAX_DISCARDED_BYTES:
-                message = await receive()
-                size += len(message.get("body", b""))
-                if not message.get("more_body"):
-                    return
-    except TimeoutError:
-        return
 
 
 def error_headers(error: GatewayError) -> Headers:

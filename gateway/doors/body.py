@@ -1,0 +1,93 @@
+"""A request's body over plain ASGI: counted as it comes, bounded in size and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Coroutine, Generator, MutableMapping
+from functools import partial
+from typing import Any
+
+from core.errors import BodyTooLarge, ClientGone, RequestTimeout
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Coroutine[Any, Any, MutableMapping[str, Any]]]
+
+# A client that is still sending reads no answer; so much of a refused body is taken in and forgotten first.
+_MAX_DISCARDED_BYTES = 32 * 2**20
+_MAX_DISCARD_S = 2.0
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int, timeout_s: float) -> bytes:
+    """The whole body, of at most `limit` bytes. Raises BodyTooLarge before more than the limit is held, RequestTimeout, ClientGone."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            await discard(receive)
+            raise _too_large(limit)
+    pending: Coroutine[Any, Any, Any] | None = receive()
+    try:
+        waited_for = pending.send(None)  # type: ignore[union-attr]
+    except StopIteration as arrived:  # as usual: it came with the headers, and no timer is needed
+        message = arrived.value
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
+            return body
+        pending = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            if pending is not None:
+                message = await _resumed(pending, waited_for)
+            return await _read_on(receive, message, limit)
+    except TimeoutError:
+        raise RequestTimeout(f"The body did not arrive within {timeout_s:g} s.") from None
+
+
+@types.coroutine
+def _resumed(pending: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[Any, Any, Any]:
+    """Goes on awaiting a coroutine that was started by hand and is waiting for `waited_for`."""
+    while True:
+        try:
+            sent = yield waited_for
+        except BaseException as exc:
+            step = partial(pending.throw, exc)
+        else:
+            step = partial(pending.send, sent)
+        try:
+            waited_for = step()
+        except StopIteration as done:
+            return done.value
+
+
+async def _read_on(receive: Receive, message: MutableMapping[str, Any], limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            if message.get("more_body"):
+                await discard(receive)
+            raise _too_large(limit)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+    raise ClientGone("The client left before its body was complete.")
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit} bytes, the limit here (LLM_MAX_BODY_BYTES).")
+
+
+async def discard(receive: Receive) -> None:
+    """Takes in a bounded rest of a refused body and forgets it, so that the client gets to read why."""
+    size = 0
+    try:
+        async with asyncio.timeout(_MAX_DISCARD_S):
+            while size < _MAX_DISCARDED_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return
