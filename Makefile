@@ -4,15 +4,18 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-PIP := $(PY) -m pip install -q --disable-pip-version-check
+INSTALL := -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all:
+PIP := $(PY) $(INSTALL)
 STAMPS := .venv/.stamps
 CLIENTS := .venv-clients
-PACKAGES := core monitoring providers models_registry access gateway llmcontrol
+KMS := .venv-kms
+TOOLS := .venv-tools
+PACKAGES := core monitoring providers models_registry access gateway tasks llmcontrol
 ARGS ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients check bench bench-gate clean setup
+.PHONY: help run test test-clients test-kms faults faults-short check scan lock bench bench-gate bench-logs clean setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +32,16 @@ test-clients: setup ## real clients and independent mocks against a live gateway
 	@$(MAKE) -s $(CLIENTS)/.node || echo "The Node clients could not be installed; their tests are skipped." >&2
 	$(PY) -m pytest tests/clients $(ARGS)
 
+test-kms: setup ## stored secrets under keys of Vault (OpenBao) and AWS KMS (moto), real servers on this machine
+	@$(MAKE) -s $(KMS)/.installed || echo "The key management services could not be installed; their tests are skipped." >&2
+	$(PY) -m pytest tests/kms $(ARGS)
+
+faults: setup ## break things under full load, and write docs/reliability.md (ARGS=--fault-resume: go on where it ended)
+	$(PY) -m pytest tests/faults --fault-load full --fault-notes var/faults.jsonl --fault-report docs/reliability.md $(ARGS)
+
+faults-short: setup ## the part of it that CI runs, under a short load
+	$(PY) -m pytest tests/faults -m "short and not full_only" $(ARGS)
+
 check: setup ## what CI runs: style, types, import order, migrations, every test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -38,6 +51,21 @@ check: setup ## what CI runs: style, types, import order, migrations, every test
 	$(PY) manage.py check --settings tests.settings
 	$(PY) -m pytest $(ARGS)
 
+scan: ## look for dangerous code: bandit, and rules of our own
+	@$(MAKE) -s $(TOOLS)/.installed
+	$(TOOLS)/bin/bandit -q -c pyproject.toml -r $(PACKAGES) manage.py
+	$(TOOLS)/bin/semgrep scan --test --config deploy/semgrep/rules.yaml --metrics off --disable-version-check deploy/semgrep/rules.py
+	$(TOOLS)/bin/semgrep scan --config deploy/semgrep/rules.yaml --metrics off --disable-version-check --quiet --error $(PACKAGES) manage.py
+
+lock: ## write requirements*.txt, with hashes, from requirements/*.in (ARGS=--upgrade: the newest that fit)
+	@$(MAKE) -s $(TOOLS)/.installed
+	@for list in "" -extra -dev -clients -kms -tools -model; do \
+		options="--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header $(ARGS)"; \
+		case "$$list" in -extra|-dev) options="$$options -c requirements.txt" ;; -model) options="$$options --no-deps" ;; esac; \
+		$(TOOLS)/bin/uv pip compile -q $$options -o requirements$$list.txt requirements/requirements$$list.in > /dev/null || exit 1; \
+		sed -i "1i # Locked by \`make lock\` from requirements/requirements$$list.in: edit that one." requirements$$list.txt; \
+	done
+
 bench: setup ## measure the gateway on one core, beside a bare relay
 	$(PY) -m bench.run $(ARGS)
 	$(PY) -m bench.translation
@@ -45,8 +73,11 @@ bench: setup ## measure the gateway on one core, beside a bare relay
 bench-gate: setup ## the short measurement that fails beyond its gates
 	$(PY) -m bench.run --quick --gate $(ARGS)
 
+bench-logs: setup ## lists and sums over five million requests (ARGS="--rows N --database URL")
+	$(PY) -m bench.logs $(ARGS)
+
 clean: ## remove what was installed, and caches; var/ with its data stays
-	rm -rf .venv $(CLIENTS) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv $(CLIENTS) $(KMS) $(TOOLS) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: $(STAMPS)/developing
@@ -66,7 +97,7 @@ $(STAMPS)/serving: requirements.txt $(STAMPS)/venv
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(STAMPS)/developing: requirements-dev.txt $(STAMPS)/serving
+$(STAMPS)/developing: requirements-dev.txt requirements-extra.txt $(STAMPS)/serving
 	@echo "Installing what tests and checks need …" >&2
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
@@ -80,7 +111,19 @@ $(STAMPS)/model: requirements-model.txt $(STAMPS)/venv
 $(CLIENTS)/.python: requirements-clients.txt $(STAMPS)/venv
 	@echo "Installing the Python clients (200 MB) …" >&2
 	@$(PYTHON) -m venv --clear $(CLIENTS)
-	@$(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check -r requirements-clients.txt
+	@$(CLIENTS)/bin/python $(INSTALL) -r requirements-clients.txt
+	@touch $@
+
+$(KMS)/.installed: requirements-kms.txt $(STAMPS)/venv
+	@echo "Installing the key management services to test against (300 MB) …" >&2
+	@$(PYTHON) -m venv --clear $(KMS)
+	@$(KMS)/bin/python $(INSTALL) -r requirements-kms.txt
+	@touch $@
+
+$(TOOLS)/.installed: requirements-tools.txt $(STAMPS)/venv
+	@echo "Installing the scanners (350 MB) …" >&2
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python $(INSTALL) -r requirements-tools.txt
 	@touch $@
 
 $(CLIENTS)/.node: tests/clients/package.json

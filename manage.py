@@ -16,7 +16,11 @@ def main() -> None:
             bootstrap.prepare(sys.argv[2:])
         from django.core.management import execute_from_command_line
 
-        execute_from_command_line(sys.argv)
+        from monitoring import audit_context
+
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        with audit_context.acting(audit_context.in_the_shell if command == "shell" else audit_context.running(command)):
+            execute_from_command_line(sys.argv)
     except ConfigurationError as exc:
         print(f"llmcontrol does not start: {exc}", file=sys.stderr)
         sys.exit(2)

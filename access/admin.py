@@ -18,9 +18,12 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from access import services
-from access.forms import ApiKeyForm, PersonalTokenForm
-from access.models import ApiKey, PersonalToken, Team
+from access.budget_admin import BudgetAdmin, BudgetEntryAdmin
+from access.forms import ApiKeyForm, PersonalTokenForm, TeamForm
+from access.member_admin import GrantAdmin, MemberAdmin
+from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
 from models_registry.models import LLMModel
+from monitoring.models import BudgetEntry
 from monitoring.pages import Pages, SavesThroughService
 
 _STATES = {"active": "success", "revoked": "danger", "expired": "warning", "team off": "warning"}
@@ -81,12 +84,15 @@ class ShownOnce(SavesThroughService, Pages, ModelAdmin):
 
 @admin.register(Team)
 class TeamAdmin(ModelAdmin):
+    form = TeamForm
     list_display = ("name", "state", "keys_count", "created_at")
     list_filter = ("is_active",)
     search_fields = ("name",)
     fieldsets = (
         (None, {"fields": ("name", "is_active")}),
         ("Limits of all its keys together", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        ("What its keys may be", {"fields": ("scopes", "max_key_days")}),
+        ("Money", {"fields": ("price_adjustment_bp",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
@@ -109,7 +115,7 @@ class ApiKeyAdmin(ShownOnce):
     list_select_related = ("team",)
     search_fields = ("name", "prefix", "team__name")
     fieldsets = (
-        (None, {"fields": ("name", "team", "scopes", "allowed_models", "expires_at")}),
+        (None, {"fields": ("name", "team", "scopes", "allowed_models", "source_networks", "expires_at")}),
         ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
     )
 
@@ -137,9 +143,16 @@ class ApiKeyAdmin(ShownOnce):
     def models_shown(self, row: ApiKey) -> str:
         return "all" if row.allowed_models is None else ", ".join(row.allowed_models) or "none"
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        form.giver = request.user
+        return form
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: ApiKeyForm, change: bool) -> None:
         if change:
-            return super().save_model(request, obj, form, change)
+            changes = {name: form.cleaned_data[name] for name in form.changed_data}
+            services.update_api_key(ApiKey.objects.get(pk=obj.pk), changes, request.user)
+            return
         made, request.made = services.create_api_key(created_by=request.user, **form.cleaned_data)  # type: ignore[attr-defined]
         obj.pk, obj.prefix = made.pk, made.prefix
 
@@ -208,13 +221,18 @@ class PersonalTokenAdmin(ShownOnce):
         return f"curl {shlex.quote(url)} \\\n  -H 'Authorization: Token {request.made}'"  # type: ignore[attr-defined]
 
 
+admin.site.register(Budget, BudgetAdmin)
+admin.site.register(BudgetEntry, BudgetEntryAdmin)
+admin.site.register(TeamMember, MemberAdmin)
+admin.site.register(Grant, GrantAdmin)
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin, ModelAdmin):
-    """Only a superuser hands out power: others can neither make a superuser nor change one, nor grant groups or permissions."""
+    """Only a superuser hands out power: others can neither make a superuser nor change anybody who may more than they do, nor
+    grant groups or permissions."""
 
     form = UserChangeForm
     add_form = UserCreationForm
@@ -238,7 +256,10 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         return super().has_delete_permission(request, obj) and self._may_touch(request, obj)
 
     def _may_touch(self, request: HttpRequest, obj: Any) -> bool:
-        return bool(request.user.is_superuser or not getattr(obj, "is_superuser", False))
+        """Whoever sets a password can be that person: so nobody touches one who may more than they do."""
+        if obj is None or request.user.is_superuser:
+            return True
+        return not obj.is_superuser and obj.get_all_permissions() <= request.user.get_all_permissions()
 
 
 @admin.register(Group)

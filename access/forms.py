@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectMultipleWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectMultipleWidget, UnfoldAdminTextareaWidget
 
-from access.models import ApiKey, PersonalToken
+from access import scope
+from access.models import ApiKey, PersonalToken, Team
 from access.services import DEFAULT_SCOPES, SCOPES
-from models_registry.models import LLMModel
+from models_registry.models import LLMModel, Route
 from monitoring.pages import RefusableForm
 
 _MEANINGS = {
@@ -19,6 +20,38 @@ _MEANINGS = {
     "models": "Listing models",
     "usage": "Its own usage",
 }
+
+
+class Networks(forms.CharField):
+    """One network a line. The row keeps a list, or None for anywhere."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> list[str] | None:  # type: ignore[override]
+        return (value if isinstance(value, list) else str(value or "").replace(",", " ").split()) or None
+
+
+class TeamForm(forms.ModelForm):
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, _MEANINGS[scope]) for scope in SCOPES],
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="The most that a key of the team may be used for. Nothing chosen: everything.",
+    )
+
+    class Meta:
+        model = Team
+        fields = (
+            *("name", "is_active", "requests_per_minute", "tokens_per_minute", "max_concurrency"),
+            *("scopes", "max_key_days", "price_adjustment_bp"),
+        )
+
+    def clean_scopes(self) -> list[str] | None:
+        return self.cleaned_data["scopes"] or None
 
 
 class ApiKeyForm(RefusableForm, forms.ModelForm):
@@ -32,23 +65,39 @@ class ApiKeyForm(RefusableForm, forms.ModelForm):
     allowed_models = forms.MultipleChoiceField(
         required=False,
         widget=UnfoldAdminSelectMultipleWidget,
-        help_text="The only models this key may call. Nothing chosen: all of them.",
+        help_text="The only models and routes this key may call. Nothing chosen: all that are open to its team.",
     )
+    source_networks = Networks(
+        required=False, help_text="The only networks this key is accepted from, e.g. 10.1.0.0/16, one a line. Empty: anywhere."
+    )
+    giver: Any = None
 
     class Meta:
         model = ApiKey
-        fields = ("name", "team", "scopes", "allowed_models", "requests_per_minute", "tokens_per_minute", "max_concurrency", "expires_at")
+        fields = (
+            *("name", "team", "scopes", "allowed_models", "source_networks"),
+            *("requests_per_minute", "tokens_per_minute", "max_concurrency", "expires_at"),
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field = self.fields.get("allowed_models")
         if isinstance(field, forms.MultipleChoiceField):
-            offered = set(LLMModel.objects.order_by("alias").values_list("alias", flat=True).distinct())
+            offered = _aliases(self.giver)
             # An alias that is no longer offered stays choosable, so that saving does not silently widen or narrow the key.
             field.choices = [(alias, alias) for alias in sorted(offered | set(self.instance.allowed_models or ()))]
 
     def clean_allowed_models(self) -> list[str] | None:
         return self.cleaned_data["allowed_models"] or None
+
+
+def _aliases(giver: Any) -> set[str]:
+    """Names of models and routes: all for those who make keys for every team, else those that they see."""
+    found: set[str] = set()
+    for rows in (LLMModel.objects.all(), Route.objects.all()):
+        seen = rows if giver is None or giver.has_perm("access.add_apikey") else scope.visible(giver, rows)
+        found.update(seen.order_by().values_list("alias", flat=True))
+    return found
 
 
 class PersonalTokenForm(RefusableForm, forms.ModelForm):

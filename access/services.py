@@ -1,10 +1,11 @@
-"""Making and revoking the credentials of programs and people. The plaintext is returned once and stored nowhere."""
+"""Making and revoking the credentials of programs and people, and saying who may what in a team. The plaintext of a credential is
+returned once and stored nowhere. Where a person asks, nobody gives more than their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -12,14 +13,27 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from access import keys
-from access.models import ApiKey, PersonalToken, Team
+from access import bounds, keys
+from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
+from monitoring import audit
+from monitoring.models import AuditEvent
 
 SCOPES = ("chat", "embeddings", "tasks", "models", "usage")
 DEFAULT_SCOPES = ("chat", "models")
 MAX_ALLOWED_MODELS = 1_000
 _MAX_ALIAS = 200
-_CHANGEABLE = ("name", "scopes", "allowed_models", "requests_per_minute", "tokens_per_minute", "max_concurrency", "expires_at")
+_CHANGEABLE = (
+    *("name", "scopes", "allowed_models", "requests_per_minute", "tokens_per_minute", "max_concurrency"),
+    *("source_networks", "expires_at"),
+)
+
+
+class MaxSpend(NamedTuple):
+    """A hard budget that a key is made with. `limit` is in micro-units of `currency`, `period` as a Budget's."""
+
+    limit: int
+    currency: str
+    period: str = Budget.Period.TOTAL
 
 
 def create_api_key(
@@ -31,11 +45,16 @@ def create_api_key(
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
     max_concurrency: int | None = None,
+    source_networks: list[str] | None = None,
     expires_at: datetime | None = None,
+    max_spend: MaxSpend | None = None,
     created_by: Any = None,
 ) -> tuple[ApiKey, str]:
-    """The row and the key itself. `allowed_models` None = every model. Raises ValidationError by field."""
+    """The row and the key itself. `allowed_models` None = every model that is open to the team, `source_networks` None = from
+    anywhere. `created_by` gives it, and may not give more than the team has. Raises ValidationError by field."""
+    bounds.refuse_stranger(created_by, "access.add_apikey", team)
     _refuse_past(expires_at)
+    now = timezone.now()
     plaintext = keys.make(keys.API_KEY_PREFIX)
     row = ApiKey(
         name=name,
@@ -45,19 +64,36 @@ def create_api_key(
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
         max_concurrency=max_concurrency,
-        expires_at=expires_at,
+        source_networks=bounds.checked_networks(source_networks),
+        expires_at=expires_at if expires_at is not None else bounds.latest_end(team, now),
         created_by=created_by,
         prefix=keys.shown(plaintext, keys.API_KEY_PREFIX),
         digest=digest_of(plaintext),
     )
+    bounds.refuse_beyond(row, _CHANGEABLE, created_by, now)
     with transaction.atomic():
         row.full_clean()
         row.save(force_insert=True)
+        if max_spend is not None:
+            _limit_spending(row, max_spend)
+        audit.record(AuditEvent.Action.REVEALED, row)
     return row, plaintext
 
 
-def update_api_key(key: ApiKey, changes: Mapping[str, Any]) -> ApiKey:
-    """Sets `changes` by column name; the team and the key itself stay what they are. Raises ValidationError by field."""
+def _limit_spending(key: ApiKey, most: MaxSpend) -> None:
+    budget = Budget(key=key, kind=Budget.Kind.MONEY, limit=most.limit, currency=most.currency, period=most.period)
+    try:
+        budget.full_clean()
+    except ValidationError as refused:
+        raise ValidationError({"max_spend": refused.messages}) from None
+    bounds.refuse_overspending(key.team, budget)
+    budget.save()
+
+
+def update_api_key(key: ApiKey, changes: Mapping[str, Any], by: Any = None) -> ApiKey:
+    """Sets `changes` by column name; the team and the key itself stay what they are. `by` may not give more than the team has.
+    Raises ValidationError by field."""
+    bounds.refuse_stranger(by, "access.change_apikey", key.team)
     values = dict(changes)
     if values.pop("team", key.team) != key.team:
         raise ValidationError({"team": "A key stays with its team: make a new key."})
@@ -67,11 +103,18 @@ def update_api_key(key: ApiKey, changes: Mapping[str, Any]) -> ApiKey:
         values["scopes"] = checked_scopes(values["scopes"])
     if "allowed_models" in values:
         values["allowed_models"] = checked_models(values["allowed_models"])
+    if "source_networks" in values:
+        values["source_networks"] = bounds.checked_networks(values["source_networks"])
     if values.get("expires_at") != key.expires_at:
         _refuse_past(values.get("expires_at"))
+    if "expires_at" in values and values["expires_at"] is None:
+        values["expires_at"] = bounds.latest_end(key.team, key.created_at)
+    # What stays as it is may be beyond what its team has become: it is held within that when the key is used.
+    changed = [column for column, value in values.items() if value != getattr(key, column)]
     with transaction.atomic():
         for column, value in values.items():
             setattr(key, column, value)
+        bounds.refuse_beyond(key, changed, by, timezone.now())
         key.full_clean()
         if values:
             key.save(update_fields=list(values))
@@ -81,6 +124,28 @@ def update_api_key(key: ApiKey, changes: Mapping[str, Any]) -> ApiKey:
 def revoke_api_key(key: ApiKey) -> None:
     """For good. A second time changes nothing: the first moment counts."""
     _revoke(key)
+
+
+def save_member(member: TeamMember, by: Any = None) -> TeamMember:
+    """A new member, or another role; team and person stay what they are. Raises ValidationError by field."""
+    bounds.refuse_stranger(by, "access.add_teammember" if member._state.adding else "access.change_teammember", member.team)
+    if not member._state.adding:
+        kept = TeamMember.objects.get(pk=member.pk)
+        if (kept.team_id, kept.user_id) != (member.team_id, member.user_id):
+            raise ValidationError({"team": "A member stays the one of this team: remove them, and add them to the other."})
+    with transaction.atomic():
+        member.full_clean()
+        member.save()
+    return member
+
+
+def save_grant(grant: Grant, by: Any = None) -> Grant:
+    """Raises ValidationError by field."""
+    grant.created_by = by
+    with transaction.atomic():
+        grant.full_clean()
+        grant.save()
+    return grant
 
 
 def create_personal_token(user: User, name: str, expires_at: datetime | None = None) -> tuple[PersonalToken, str]:
@@ -97,6 +162,7 @@ def create_personal_token(user: User, name: str, expires_at: datetime | None = N
     with transaction.atomic():
         row.full_clean()
         row.save(force_insert=True)
+        audit.record(AuditEvent.Action.REVEALED, row)
     return row, plaintext
 
 

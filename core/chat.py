@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from core.conversation import Conversation
+from core.errors import InvalidRequest
 from core.events import Begun, Content, Ended, Result
 from core.usage import Usage
 
@@ -54,10 +55,16 @@ class Dialect(Protocol):
     def stream_writer(self, request: ChatRequest) -> StreamWriter: ...
 
 
+def unreadable(exc: msgspec.DecodeError) -> InvalidRequest:
+    """A value that could travel on unread, but not be translated: 1e400, say, is JSON and no number that a program can hold."""
+    return InvalidRequest(f"A value in the body cannot be carried to the provider that serves this model: {exc}.")
+
+
 class ChatRequest(msgspec.Struct):
     """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on.
 
-    `served_by` is the name of the provider that is being asked; the pipeline sets it.
+    `served_by` is the name of the provider that is being asked; the pipeline sets it. `tag` is what the header `x-llm-tag` says,
+    `task_type` the type of the queued task that asks.
     """
 
     dialect: Dialect
@@ -69,6 +76,8 @@ class ChatRequest(msgspec.Struct):
     fields: dict[str, msgspec.Raw]
     headers: tuple[tuple[str, str], ...] = ()
     served_by: str = ""
+    tag: str = ""
+    task_type: str = ""
     _conversation: Conversation | None = None
 
     @property
@@ -79,17 +88,22 @@ class ChatRequest(msgspec.Struct):
     def conversation(self) -> Conversation:
         """In our own words, worked out once: adapters must not change it. Raises InvalidRequest."""
         if self._conversation is None:
-            self._conversation = self.dialect.conversation(self.fields)
+            try:
+                self._conversation = self.dialect.conversation(self.fields)
+            except msgspec.DecodeError as exc:
+                raise unreadable(exc) from None
         return self._conversation
 
 
 class Answer(msgspec.Struct):
-    """A whole, valid answer: `body` is ready for a client of the request's dialect. `usage` is None where none came."""
+    """A whole, valid answer: `body` is ready for a client of the request's dialect. `usage` is None where none came, or
+    only `refused_counts`, see `core.usage`."""
 
     body: bytes
     usage: Usage | None
     finish_reason: str
     output_bytes: int
+    refused_counts: str = ""
 
 
 class WireCall(msgspec.Struct):

@@ -6,14 +6,29 @@ The control plane's rows become these specs in `gateway.config.loader`; nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from core.addresses import Network
 from core.secrets import Secret
 
+DEFAULT_CURRENCY = "USD"
+# On a price, in hundredths of a per cent: from for nothing to eleven times as much.
+ADJUSTMENT_BOUNDS_BP = (-10_000, 100_000)
 RATE_TYPES = ("token_bucket", "sliding_window", "adaptive")
+_DAY_S = 86_400
+_MAX_RATE = 1_000_000
+
+
+def _outside(spec: msgspec.Struct, bounds: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """Field → what to write instead, for those that are no number from the one bound to the other. Rows may hold anything."""
+    return {
+        name: f"Write a number from {least:,} to {most:,}."
+        for name, (least, most) in bounds.items()
+        if not (isinstance(value := getattr(spec, name), float | int) and least <= value <= most)
+    }
 
 
 class TimeoutSpec(msgspec.Struct, frozen=True):
@@ -23,6 +38,10 @@ class TimeoutSpec(msgspec.Struct, frozen=True):
     first_byte_s: float = 30.0
     idle_s: float = 60.0
     total_s: float = 600.0
+
+    def refusals(self) -> dict[str, str]:
+        """Field → why it cannot work; {} = all can."""
+        return _outside(self, {"connect_s": (0.05, 60), "first_byte_s": (0.05, 3600), "idle_s": (0.05, 3600), "total_s": (0.1, _DAY_S)})
 
 
 class RateSpec(msgspec.Struct, frozen=True):
@@ -44,14 +63,13 @@ class RateSpec(msgspec.Struct, frozen=True):
 
     def refusals(self) -> dict[str, str]:
         """Field → why it cannot work; {} = it can."""
-        found = {}
+        found = _outside(self, {"capacity": (0, _MAX_RATE), "refill_rate": (0, _MAX_RATE)})
         if self.type not in RATE_TYPES:
             found["type"] = f"Unknown; the types are {', '.join(RATE_TYPES)}."
-        for name, value in (("capacity", self.capacity), ("refill_rate", self.refill_rate)):
-            if not (isinstance(value, float | int) and 0 <= value < math.inf):
-                found[name] = "Write a finite number, 0 or more."
-        if found or not self.capacity:
+        if found:
             return found
+        if not self.capacity:
+            return {"capacity": "With a rate, a capacity above 0 is needed; for no limit, write 0 for both."} if self.refill_rate else {}
         if self.capacity < 1 and self.type != "token_bucket":
             found["capacity"] = "Write 1 or more, or 0 for no limit: with less no call could ever start."
         elif self.capacity != int(self.capacity) and self.type == "sliding_window":
@@ -77,9 +95,26 @@ class BreakerSpec(msgspec.Struct, frozen=True):
     keep_last: bool = True
     reset_at: float = 0.0
 
+    def refusals(self) -> dict[str, str]:
+        """Field → why it cannot work; {} = all can."""
+        found = _outside(
+            self,
+            {
+                "fail_max": (1, 1_000),
+                "reset_timeout_s": (0.1, _DAY_S),
+                "max_reset_timeout_s": (0.1, _DAY_S),
+                "failure_rate": (0, 1),
+                "window_s": (1, 3600),
+                "min_calls": (1, 100_000),
+            },
+        )
+        if not found and self.max_reset_timeout_s < self.reset_timeout_s:
+            found["max_reset_timeout_s"] = f"Write at least the first wait, {self.reset_timeout_s:g} seconds: waits do not get shorter."
+        return found
+
 
 class LimitSpec(msgspec.Struct, frozen=True):
-    """What a key, a team or a model may do. None = no limit."""
+    """What a key, a team, a model or a provider may do. None = no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -88,6 +123,11 @@ class LimitSpec(msgspec.Struct, frozen=True):
     @property
     def limits_something(self) -> bool:
         return not (self.requests_per_minute is self.tokens_per_minute is self.max_concurrency is None)
+
+    def refusals(self) -> dict[str, str]:
+        """Field → why it cannot work; {} = all can. A limit of nothing could never be met."""
+        given = {name: (1, math.inf) for name in self.__struct_fields__ if getattr(self, name) is not None}
+        return dict.fromkeys(_outside(self, given), "Write 1 or more, or nothing for no limit.")
 
 
 class KeySpec(msgspec.Struct, frozen=True):
@@ -100,7 +140,12 @@ class KeySpec(msgspec.Struct, frozen=True):
 
 
 class ProviderSpec(msgspec.Struct, frozen=True):
-    """One configured vendor. `kind` is a name of `providers.adapters.registry`, `options` its non-secret form fields."""
+    """One configured vendor. `kind` is a name of `providers.adapters.registry`, `options` its non-secret form fields.
+
+    `max_concurrency` 0 = no limit, in each process. `limits`: tokens a minute, if any; calls a minute are the `rate`'s affair.
+    `price_adjustment_bp`: what we pay beside the price, in basis points: -1500 is 15 % less. `ca_certificates`: PEM of the authorities
+    that may vouch for its certificate, "" = the system's.
+    """
 
     id: str
     name: str
@@ -112,13 +157,29 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     rate: RateSpec = RateSpec()
     breaker: BreakerSpec = BreakerSpec()
     max_concurrency: int = 0
+    limits: LimitSpec = LimitSpec()
+    price_adjustment_bp: int = 0
+    ca_certificates: str = ""
+
+    def refusals(self) -> dict[str, str]:
+        """Field, such as `rate.capacity` → why it cannot work; {} = all numbers can."""
+        found = _outside(self, {"max_concurrency": (0, 100_000), "price_adjustment_bp": ADJUSTMENT_BOUNDS_BP})
+        for part, refused in (
+            ("rate", self.rate.refusals()),
+            ("breaker", self.breaker.refusals()),
+            ("timeouts", self.timeouts.refusals()),
+            ("limits", self.limits.refusals()),
+        ):
+            found |= {f"{part}.{name}": sentence for name, sentence in refused.items()}
+        return found
 
 
 class PriceSpec(msgspec.Struct, frozen=True):
     """Integer micro-units per million tokens, valid from `valid_from` up to, not including, `valid_to` (wall seconds).
 
     A bucket without a price of its own (None) costs what text does: `input` on the way in, `output` on the way out,
-    and `cache_write` for what is cached for an hour.
+    and `cache_write` for what is cached for an hour. It holds for requests of at least `min_input_tokens` in all, and of
+    `service_tier` (core.usage.SERVICE_TIERS); "" = for those whose tier has no price of its own, too.
     """
 
     id: str
@@ -135,6 +196,23 @@ class PriceSpec(msgspec.Struct, frozen=True):
     input_image: int | None = None
     output_audio: int | None = None
     output_image: int | None = None
+    service_tier: str = ""
+    min_input_tokens: int = 0
+
+
+def most_specific_first(prices: Iterable[PriceSpec]) -> tuple[PriceSpec, ...]:
+    """As `ModelSpec.prices` are ordered: a tier's own price first, then the larger size, then the later one."""
+    return tuple(sorted(prices, key=lambda price: (price.service_tier == "", -price.min_input_tokens, -price.valid_from)))
+
+
+class ExchangeRateSpec(msgspec.Struct, frozen=True):
+    """From `valid_from` (wall seconds) on, one unit of a currency is `rate` / core.money.RATE_SCALE of the reporting currency, or,
+    `inverse`, one unit of the reporting currency is so much of that. `text` is what a record says of it: "0.1404", "1/7.12"."""
+
+    valid_from: float
+    rate: int
+    text: str
+    inverse: bool = False
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -143,6 +221,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
     `drop_params`: a parameter that this vendor cannot take is dropped and reported instead of refused.
     `truncate`: a conversation longer than the window loses its oldest turns instead of being refused.
     `limits`: ours, for this model at this provider; beyond them the next target is asked.
+    `prices`: see `most_specific_first`.
     """
 
     id: str
@@ -160,18 +239,36 @@ class ModelSpec(msgspec.Struct, frozen=True):
     truncate: bool = False
     limits: LimitSpec = LimitSpec()
 
-    def price_at(self, wall_s: float) -> PriceSpec | None:
-        """The price in force at that moment; None = unknown, which is never the same as free."""
+    def price_at(self, wall_s: float, input_tokens: int = 0, service_tier: str = "") -> PriceSpec | None:
+        """The price in force at that moment for a request of that size and tier; None = unknown, which is never the same as free."""
         for price in self.prices:
-            if price.valid_from <= wall_s and (price.valid_to is None or wall_s < price.valid_to):
+            if (
+                price.min_input_tokens <= input_tokens
+                and (not price.service_tier or price.service_tier == service_tier)
+                and price.valid_from <= wall_s
+                and (price.valid_to is None or wall_s < price.valid_to)
+            ):
                 return price
         return None
 
 
-class CallerSpec(msgspec.Struct, frozen=True):
-    """One API key as admission sees it. `models` None = every model; `expires_at` in wall seconds.
+class RouteSpec(msgspec.Struct, frozen=True):
+    """A name that callers use for a chain: the models of each alias of `targets`, one after the other; then those of
+    `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes. "" = the chain does not have that."""
 
-    `team_limits` hold for all keys of the team together.
+    alias: str
+    targets: tuple[str, ...]
+    degrade_to: str = ""
+    fixed_answer: str = ""
+
+
+class CallerSpec(msgspec.Struct, frozen=True):
+    """One API key as admission sees it, held within what its team may. `models` None = every model; `expires_at` in wall seconds.
+
+    `hidden`: names with nothing behind them that is open to the team. `barred`: ids of models that are not, behind whatever name
+    they stand. `networks`: where it is accepted from, () = anywhere.
+    `team_limits` hold for all keys of the team together. `price_adjustment_bp`: what the team owes beside what its requests
+    cost us, in basis points: 500 is 5 % more.
     """
 
     key_id: str
@@ -184,11 +281,39 @@ class CallerSpec(msgspec.Struct, frozen=True):
     limits: LimitSpec = LimitSpec()
     team_limits: LimitSpec = LimitSpec()
     expires_at: float | None = None
+    price_adjustment_bp: int = 0
+    hidden: frozenset[str] = frozenset()
+    barred: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
+
+    def may_name(self, alias: str) -> bool:
+        """Whether this key may ask for what is called so, if there is such."""
+        return alias not in self.hidden and (self.models is None or alias in self.models)
+
+
+class BudgetSpec(msgspec.Struct, frozen=True):
+    """What may be spent on behalf of one key, team or user (as requests name it), or at one provider, in each period (UTC).
+
+    `scope`: key | team | user | provider, `holder` its id, or the user's name. `limit` is in micro-units of `currency`, in tokens or in
+    requests, as `kind` (money | tokens | requests) says. `period`: day | week | month | total. Not `hard`: counted, never refused.
+    """
+
+    id: str
+    name: str
+    scope: str
+    holder: str
+    kind: str
+    limit: int
+    period: str
+    currency: str = ""
+    hard: bool = True
 
 
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything the data plane knows, at one version. `callers` is keyed by the HMAC digest of the API key,
-    `models` by alias, each with its targets in order of preference."""
+    `models` by alias, each with its targets in order of preference, `routes` by theirs: they come before a model of that alias.
+    `exchange_rates`: to the reporting `currency`, by the currency they are from, the latest first.
+    `is_partial`: a key could not be opened because its service was away, and reading again may do better."""
 
     version: int
     loaded_at: float
@@ -196,3 +321,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     models: Mapping[str, tuple[ModelSpec, ...]] = msgspec.field(default_factory=dict)
     providers: Mapping[str, ProviderSpec] = msgspec.field(default_factory=dict)
     alarms: tuple[str, ...] = ()
+    routes: Mapping[str, RouteSpec] = msgspec.field(default_factory=dict)
+    budgets: tuple[BudgetSpec, ...] = ()
+    currency: str = DEFAULT_CURRENCY
+    exchange_rates: Mapping[str, tuple[ExchangeRateSpec, ...]] = msgspec.field(default_factory=dict)
+    is_partial: bool = False
+
+    def rate_at(self, currency: str, wall_s: float) -> ExchangeRateSpec | None:
+        """The rate in force at that moment; None = not known. The reporting currency's own is never needed."""
+        for rate in self.exchange_rates.get(currency, ()):
+            if rate.valid_from <= wall_s:
+                return rate
+        return None

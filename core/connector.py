@@ -26,7 +26,16 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 NAMES_KEPT_S = 10.0
 _MAX_NAMES = 1024
+_MAX_CONTEXTS = 256
 _NEXT_ADDRESS_AFTER_S = 0.25  # RFC 8305
+
+
+def tls_trusting(ca: str) -> ssl.SSLContext:
+    """With every check on. `ca`: certificates (PEM) that are trusted, and no others; "" = the system's. Raises ssl.SSLError."""
+    tls = ssl.create_default_context(cadata=ca or None)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    tls.set_alpn_protocols(["http/1.1"])
+    return tls
 
 
 class NameUnresolved(OSError):
@@ -47,17 +56,18 @@ class Connector:
     def __init__(self, guard: Guard, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._guard = guard
         self._resolve = resolve or _system_addresses
-        self._tls = tls
+        # By the authorities that are trusted, "" = the system's.
+        self._tls: dict[str, ssl.SSLContext] = {} if tls is None else {"": tls}
         self._names: dict[tuple[str, int], tuple[float, asyncio.Task[list[str]]]] = {}
 
     async def connect(self, origin: Origin) -> Connection:
         """Raises OutboundRefused where no address may be called, NameUnresolved, Unreached, ssl.SSLError, OSError."""
         loop = asyncio.get_running_loop()
         addresses = [origin.host] if _is_address(origin.host) else await self._addresses(origin.host, origin.port)
-        sock = await self._reached(addresses, origin.port)
         tls: dict[str, Any] = {}
         if origin.scheme == "https":
-            tls = {"ssl": self._tls or self._start_tls(), "server_hostname": origin.host.rstrip(".")}
+            tls = {"ssl": self._tls.get(origin.ca) or self._start_tls(origin.ca), "server_hostname": origin.host.rstrip(".")}
+        sock = await self._reached(addresses, origin.port)
         _, connection = await loop.create_connection(lambda: Connection(origin, sock, loop), sock=sock, **tls)
         return connection
 
@@ -91,12 +101,12 @@ class Connector:
         if failed and self._names.get(name, (0.0, None))[1] is lookup:
             del self._names[name]
 
-    def _start_tls(self) -> ssl.SSLContext:
-        """Reading the system's certificates takes memory and milliseconds: done when first needed."""
-        self._tls = ssl.create_default_context()
-        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._tls.set_alpn_protocols(["http/1.1"])
-        return self._tls
+    def _start_tls(self, ca: str) -> ssl.SSLContext:
+        """Reading certificates takes memory and milliseconds: done when first needed. Raises ssl.SSLError where `ca` is none."""
+        if len(self._tls) >= _MAX_CONTEXTS:
+            self._tls = {name: tls for name, tls in self._tls.items() if not name}
+        tls = self._tls[ca] = tls_trusting(ca)
+        return tls
 
     async def _reached(self, addresses: list[str], port: int) -> socket.socket:
         """The first of `addresses` that answers; those that may not be called are skipped, and named if nothing else is left."""

@@ -12,7 +12,9 @@
     │   ├── UnknownModel              404  no model of that name for this key
     │   ├── UnknownRoute              404  no such URL
     │   ├── CallerLimited             429  this caller's rate, token or concurrency limit
-    │   └── BudgetExhausted           429  this caller's money
+    │   ├── ModelUnpriced             403  no price is known, and money is limited: another model of the chain is asked
+    │   └── BudgetExhausted           429  this caller's money, tokens or requests are used up
+    │       └── ProviderBudgetExhausted    429  what we may spend at a provider is: another target is asked
     ├── ProviderError                 something at, or on the way to, a vendor
     │   ├── ProviderRefused           400  the vendor says the request itself is wrong
     │   ├── ProviderLimited           429  the vendor's rate limit, or our limit on that vendor
@@ -27,6 +29,7 @@
     │   └── ProviderPaused            503  breaker open, provider disabled, no target left
     ├── ServerBusy                    503  this process is at its own limit, draining or not ready
     ├── AccountingUnavailable         503  the journal cannot be written
+    ├── BudgetUnavailable             503  the database does not say whether a budget allows it
     └── ClientGone                    499  the client left; logged, never sent
 
 The class carries the facts, so that retry, breaker and doors read one source:
@@ -130,6 +133,17 @@ class BudgetExhausted(CallerError):
     code = "insufficient_quota"
 
 
+class ProviderBudgetExhausted(BudgetExhausted):
+    retryable = True
+
+
+class ModelUnpriced(CallerError):
+    http_status = 403
+    type = "permission_error"
+    code = "model_price_unknown"
+    retryable = True
+
+
 class ProviderError(GatewayError):
     """`vendor_status` is the HTTP status the vendor sent, 0 where there was none. `ask_again` False = the vendor said
     (`x-should-retry: false`) that the same call will fail again; another vendor may still answer it."""
@@ -223,6 +237,11 @@ class ServerBusy(GatewayError):
 class AccountingUnavailable(GatewayError):
     http_status = 503
     code = "accounting_unavailable"
+
+
+class BudgetUnavailable(GatewayError):
+    http_status = 503
+    code = "budget_unavailable"
 
 
 class ClientGone(GatewayError):

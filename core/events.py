@@ -8,11 +8,12 @@ One answer only: several choices (`n`) exist only where both sides speak one dia
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from core.conversation import Reasoning, Text, ToolUse
-from core.usage import Usage
+from core.usage import Usage, refused_counts
 
 
 class Begun(msgspec.Struct, frozen=True, tag="begun"):
@@ -69,8 +70,19 @@ class Counted(msgspec.Struct, frozen=True, tag="counted"):
     usage: Usage
 
 
+class Miscounted(msgspec.Struct, frozen=True, tag="miscounted"):
+    """The vendor gave numbers that cannot be; `said` as `core.usage.refused_counts` shows them. What it gave before holds."""
+
+    said: str
+
+
+def counted(usage: Usage | None, said: Any) -> Counted | Miscounted:
+    """`usage` as it was read of what the vendor `said`."""
+    return Miscounted(refused_counts(said)) if usage is None else Counted(usage)
+
+
 Content = TextDelta | RefusalDelta | ReasoningDelta | ToolBegun | ToolDelta
-ChatEvent = Begun | Content | Ended | Counted
+ChatEvent = Begun | Content | Ended | Counted | Miscounted
 
 
 class Result(msgspec.Struct):
@@ -83,6 +95,7 @@ class Result(msgspec.Struct):
     created: int = 0
     refusal: str = ""
     usage: Usage | None = None
+    refused_counts: str = ""
 
     @property
     def output_bytes(self) -> int:
@@ -106,7 +119,7 @@ def said_bytes(event: Content) -> int:
 
 def gathered(events: Iterable[ChatEvent]) -> Result:
     """The whole answer that a stream tells. Raises ValueError where it has no end."""
-    begun, ended, usage, refusal = Begun(), None, None, ""
+    begun, ended, usage, refusal, miscounted = Begun(), None, None, "", ""
     parts: list[Text | Reasoning | ToolUse] = []
     calls: dict[int, ToolUse] = {}
     for event in events:
@@ -117,6 +130,8 @@ def gathered(events: Iterable[ChatEvent]) -> Result:
                 ended = event
             case Counted():
                 usage = event.usage
+            case Miscounted():
+                miscounted = event.said
             case RefusalDelta():
                 refusal += event.text
             case TextDelta():
@@ -130,7 +145,7 @@ def gathered(events: Iterable[ChatEvent]) -> Result:
                 calls[event.position].arguments += event.arguments
     if ended is None:
         raise ValueError("the stream has no end")
-    return Result(parts, ended, begun.id, begun.model, begun.created, refusal, usage)
+    return Result(parts, ended, begun.id, begun.model, begun.created, refusal, usage, "" if usage else miscounted)
 
 
 def _add_text(parts: list[Text | Reasoning | ToolUse], text: str) -> None:

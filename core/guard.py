@@ -24,19 +24,11 @@ _METADATA = frozenset(
 )
 # What `is_global` lets through although it is not a host on the internet, or wraps an IPv4 address that may not be one.
 _SPECIAL = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        "192.0.0.0/24",
-        "192.88.99.0/24",
-        "100.64.0.0/10",
-        "::/96",
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
-        "2001::/32",
-        "2002::/16",
-        "fec0::/10",
-    )
+    ipaddress.ip_network(network) for network in ("192.0.0.0/24", "192.88.99.0/24", "100.64.0.0/10", "2001::/32", "2002::/16", "3fff::/20")
 )
+# Of IPv6 this much has been given to hosts (RFC 4291). `is_global` takes the rest for public too, such as ::ffff:0:7f00:1,
+# which a translator makes 127.0.0.1 of (RFC 2765).
+_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 class Guard:
@@ -76,4 +68,6 @@ def _embedded_ipv4(ip: _Address) -> ipaddress.IPv4Address | None:
 
 
 def _is_public(ip: _Address) -> bool:
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
+        return False
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)

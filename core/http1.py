@@ -37,11 +37,13 @@ class Malformed(Exception):
 
 
 class Origin(NamedTuple):
-    """Where a connection leads. `host` is a name or an IP address without brackets."""
+    """Where a connection leads. `host` is a name or an IP address without brackets. `ca`: certificates (PEM) of the authorities
+    that may vouch for it; "" = the system's. A connection that one has vouched for is none to be trusted by another's word."""
 
     scheme: str
     host: str
     port: int
+    ca: str = ""
 
     def __str__(self) -> str:
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"

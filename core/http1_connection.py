@@ -9,7 +9,9 @@ from typing import Protocol, cast
 from core.http1 import CHUNKED, UNTIL_CLOSE, Chunks, Malformed, Origin, check_begun, framing, parsed_head
 
 MAX_INTERIM_HEADS = 10  # 1xx, before the one that counts
-MAX_BUFFERED_BYTES = 256 * 2**10  # read but not yet asked for; beyond it the socket is not read
+# Read but not yet asked for: beyond it the socket is not read, and so much is given at once. A client that does not read has
+# us hold it three times: what its connection has not taken, what waits for that, and this, with the last read beyond it (250 KB).
+MAX_BUFFERED_BYTES = 64 * 2**10
 WHOLE_WRITE_BYTES = 2**20  # requests up to this size are written in one go
 _UPLOAD_PIECE_BYTES = 256 * 2**10
 _TRUSTED_IDLE_S = 0.5
@@ -55,15 +57,27 @@ class Answer:
         self._waiter: asyncio.Future[None] | None = None
 
     def take(self) -> bytes:
-        """The body bytes that have arrived since the last call, b"" if none. Never waits."""
+        """The body bytes that have arrived since the last call, at most MAX_BUFFERED_BYTES; b"" if none. Never waits."""
         pieces = self._pieces
         if not pieces:
             return b""
+        if self._buffered_bytes > MAX_BUFFERED_BYTES:
+            return self._take_some()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        if self._buffered_bytes > MAX_BUFFERED_BYTES and self._connection is not None:
-            self._connection.resume_reading()
         self._buffered_bytes = 0
+        return data
+
+    def _take_some(self) -> bytes:
+        pieces, count, size = self._pieces, 0, 0
+        while size + len(pieces[count]) <= MAX_BUFFERED_BYTES:
+            size += len(pieces[count])
+            count += 1
+        data = b"".join(pieces[:count])
+        del pieces[:count]
+        self._buffered_bytes -= size
+        if self._buffered_bytes <= MAX_BUFFERED_BYTES and self._connection is not None:
+            self._connection.resume_reading()
         return data
 
     def changed(self) -> asyncio.Future[None]:
@@ -78,7 +92,10 @@ class Answer:
 
     def put(self, data: bytes) -> bool:
         """Whether there is room for more after it."""
-        self._pieces.append(data)
+        if len(data) > MAX_BUFFERED_BYTES:
+            self._pieces += [data[at : at + MAX_BUFFERED_BYTES] for at in range(0, len(data), MAX_BUFFERED_BYTES)]
+        else:
+            self._pieces.append(data)
         self._buffered_bytes += len(data)
         self.wake()
         return self._buffered_bytes <= MAX_BUFFERED_BYTES

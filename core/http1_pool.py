@@ -21,7 +21,7 @@ class Pool:
     def __init__(self, connect: Callable[[Origin], Awaitable[Connection]], *, max_connections: int, max_per_host: int) -> None:
         self._connect = connect
         self._max_connections, self._max_per_host = max_connections, max_per_host
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._slots: dict[Origin, int] = {}
         self._slots_taken = 0
         self._open: set[Connection] = set()
@@ -33,7 +33,7 @@ class Pool:
     def take(self, origin: Origin) -> Connection | None:
         """An idle connection, without waiting. None = there is none."""
         idle = self._idle.get(origin)
-        now = self._loop.time()
+        now = self.loop.time()
         while idle:
             connection = idle.pop()
             if now - connection.idle_since < IDLE_S and connection.usable(now):
@@ -72,10 +72,10 @@ class Pool:
                 return waiter.set_result(connection)
             if self._slots.get(origin, 0) < self._max_per_host:  # it waits for the total alone
                 return connection.abort()
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self.loop.time()
         self._idle.setdefault(connection.origin, []).append(connection)
         if self._sweeper is None:
-            self._sweeper = self._loop.call_later(IDLE_S, self._sweep)
+            self._sweeper = self.loop.call_later(IDLE_S, self._sweep)
 
     def gone(self, connection: Connection) -> None:
         """See `Owner.gone`."""
@@ -111,7 +111,7 @@ class Pool:
 
     async def _wait(self, origin: Origin) -> Connection | None:
         """A connection that was handed over, or None = a slot to open one in."""
-        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        waiter: asyncio.Future[Connection | None] = self.loop.create_future()
         self._waiting[waiter] = origin
         try:
             return await waiter
@@ -148,10 +148,10 @@ class Pool:
     def _sweep(self) -> None:
         """Closes what nobody asked for in time. Runs only while something is idle, so that most calls set no timer."""
         self._sweeper = None
-        too_long_ago = self._loop.time() - IDLE_S
+        too_long_ago = self.loop.time() - IDLE_S
         for idle in list(self._idle.values()):
             for connection in [connection for connection in idle if connection.idle_since <= too_long_ago]:
                 connection.abort()
         self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
         if self._idle:
-            self._sweeper = self._loop.call_later(IDLE_S, self._sweep)
+            self._sweeper = self.loop.call_later(IDLE_S, self._sweep)

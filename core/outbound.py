@@ -106,14 +106,14 @@ class GuardedTransport:
         self._deadlines = Deadlines(_DEADLINE_TICK_S)
         self._targets: dict[tuple[object, ...], _Target] = {}
 
-    async def open(self, call: WireCall, timeouts: TimeoutSpec) -> GuardedResponse:
-        """See `Transport.open`. The caller closes the response."""
+    async def open(self, call: WireCall, timeouts: TimeoutSpec, ca: str = "") -> GuardedResponse:
+        """See `Transport.open`. The caller closes the response. `ca`: see `Origin`."""
         pool = self._pool or self._start()
         body = call.body or b""
-        key = (call.url, call.method, call.body is None, *call.headers)
-        target = self._targets.get(key) or self._prepare(key, call)
+        key = (call.url, call.method, call.body is None, ca, *call.headers)
+        target = self._targets.get(key) or self._prepare(key, call, ca)
         head = target.form.filled(call.headers.values(), len(body))
-        watch = Watch(timeouts, self._deadlines)
+        watch = Watch(timeouts, self._deadlines, pool.loop)
         answer: Answer | None = None
         try:
             connection = pool.take(target.origin)
@@ -165,7 +165,7 @@ class GuardedTransport:
                 raise ProviderTimeout(message, detail=str(origin)) from None
             raise _failure(exc, origin) from exc
 
-    def _prepare(self, key: tuple[object, ...], call: WireCall) -> _Target:
+    def _prepare(self, key: tuple[object, ...], call: WireCall, ca: str) -> _Target:
         """Parsing and checking cost microseconds, and vendors have few URLs and sets of headers."""
         url = prepared_url(call.url)
         assert url.host is not None
@@ -174,7 +174,27 @@ class GuardedTransport:
         form = RequestForm(call.method, url.raw_path_qs, url.host_port_subcomponent or host, call.headers, has_body=call.body is not None)
         if len(self._targets) >= _MAX_PREPARED:
             self._targets.clear()
-        return self._targets.setdefault(key, _Target(Origin(url.scheme, host, url.port), form))
+        return self._targets.setdefault(key, _Target(Origin(url.scheme, host, url.port, ca), form))
+
+
+class TrustingTransport:
+    """A `Transport` that believes a vendor's certificate by the word of some authorities, and no others."""
+
+    def __init__(self, transport: GuardedTransport, ca: str) -> None:
+        """`ca`: their certificates (PEM)."""
+        self._transport = transport
+        self._ca = ca
+
+    async def open(self, call: WireCall, timeouts: TimeoutSpec) -> Response:
+        return await self._transport.open(call, timeouts, self._ca)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+
+def trusting(transport: Transport, ca: str) -> Transport:
+    """`transport` for a vendor with authorities (PEM) of its own; "" = the system's."""
+    return TrustingTransport(transport, ca) if ca and isinstance(transport, GuardedTransport) else transport
 
 
 class Watch:
@@ -185,13 +205,14 @@ class Watch:
 
     __slots__ = ("_cancelled", "_deadlines", "_ends_s", "_loop", "_response", "_task", "_timeouts", "due_s", "first_byte_s", "now")
 
-    def __init__(self, timeouts: TimeoutSpec, deadlines: Deadlines) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time
+    def __init__(self, timeouts: TimeoutSpec, deadlines: Deadlines, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop` is the running one: finding that out is a system call each time."""
+        self._loop = loop
+        self.now = loop.time
         self.first_byte_s = min(timeouts.first_byte_s, timeouts.total_s)
         self._timeouts = timeouts
         self._deadlines = deadlines
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(loop)
         self._cancelled = False
         self._response: GuardedResponse | None = None
         began = self.now()

@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+# Beside "", the usual one: the tiers that vendors sell at prices of their own.
+SERVICE_TIERS = ("priority", "flex", "batch")
+
+
+def tier_of(said: Any) -> str | None:
+    """A vendor's or a client's word for a service tier as one of SERVICE_TIERS; "" for its other words; None = nothing was said."""
+    if not isinstance(said, str):
+        return None
+    return said if said in SERVICE_TIERS else ""
+
+
+_MOST_SHOWN = 20  # of one value: less than any credential has that a vendor might put there
+
+
+def refused_counts(said: Any) -> str:
+    """What a vendor said that cannot be counts, in short, for the record; "" = it said nothing."""
+    if isinstance(said, msgspec.Raw):
+        try:
+            said = msgspec.json.decode(said)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            said = bytes(said)[:_MOST_SHOWN].decode(errors="replace")
+    if not said or (isinstance(said, dict) and not any("token" in str(name).lower() for name in said)):
+        return ""
+    return f"no whole numbers that can be: {_shown(said)}"[:200]
+
+
+def _shown(said: Any, depth: int = 2) -> str:
+    if isinstance(said, dict) and depth:
+        return ", ".join(f"{str(name)[:_MOST_SHOWN]} {_shown(value, depth - 1)}" for name, value in list(said.items())[:10])
+    return repr(said)[:_MOST_SHOWN] if said is None or isinstance(said, int | float | str) else type(said).__name__
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -10,7 +43,9 @@ class Usage(msgspec.Struct, frozen=True):
 
     `input` and `output` are what is left of text when the other buckets are taken out: `reasoning` is not part of `output`.
     `cache_write` are tokens written to a cache that lives five minutes, or whose life the vendor does not say;
-    `cache_write_1h` one hour. `estimated` says that we counted, because the vendor gave no usable numbers.
+    `cache_write_1h` one hour. `estimated` says that we counted, because the vendor gave no usable numbers; `refused`
+    then says which it did give.
+    `service_tier` is the one that the vendor says it served, see `tier_of`.
     """
 
     input: int = 0
@@ -24,6 +59,8 @@ class Usage(msgspec.Struct, frozen=True):
     output_audio: int = 0
     output_image: int = 0
     estimated: bool = False
+    service_tier: str | None = None
+    refused: str = ""
 
     @property
     def prompt_tokens(self) -> int:

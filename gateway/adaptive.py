@@ -9,7 +9,7 @@ seconds' worth, before it goes one step up, so that probing refuses at most abou
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from core.config import RateSpec
 from gateway.rates import Bucket
@@ -26,12 +26,14 @@ _FADING = 0.7
 # The pace is held over a tenth of a second: what vendors count within a second has no room for larger bursts. A new one
 # takes as long to show.
 _BURST_S = 0.1
+# Where a refusal makes the key rest, a known limit is tried again after so many times that rest: it costs a fortieth at most.
+_RESTS_APART = 40
 
 
 class Level:
     """One learnt number between its floor and `ceiling`. `step` None = a twentieth of the level."""
 
-    __slots__ = ("_carried", "_grown", "_known", "_patience", "_round", "_step", "ceiling", "level", "pressed")
+    __slots__ = ("_again_at", "_carried", "_grown", "_known", "_patience", "_round", "_step", "ceiling", "level", "pressed")
 
     def __init__(self, ceiling: float, step: float | None) -> None:
         self.ceiling = self.level = ceiling
@@ -39,11 +41,22 @@ class Level:
         # The level that was too much, and how many calls are to go through before it is tried again.
         self._known = ceiling
         self._patience = 0.0
+        self._again_at = float("-inf")
         # Successes since the last cut, and towards the next step.
         self._carried = self._round = 0
         self._grown = True
         # Whether it held a call back since its last change: a limit that nobody runs into is no evidence for a higher one.
         self.pressed = False
+
+    def numbers(self) -> tuple[float, ...]:
+        """All of it, for `recall`."""
+        counted = self._carried, self._round, self._grown, self.pressed
+        return self.ceiling, self.level, self._known, self._patience, self._again_at, *counted
+
+    def recall(self, numbers: Sequence[float]) -> None:
+        self.ceiling, self.level, self._known, self._patience, self._again_at = numbers[:5]
+        self._carried, self._round = int(numbers[5]), int(numbers[6])
+        self._grown, self.pressed = bool(numbers[7]), bool(numbers[8])
 
     def resize(self, ceiling: float) -> None:
         """What was learnt stays; what never met a limit follows the ceiling."""
@@ -53,7 +66,12 @@ class Level:
         if unlimited:
             self._known = ceiling
 
-    def carried(self) -> bool:
+    @property
+    def probing(self) -> bool:
+        """Whether it has gone up since it was last cut, and has not carried a round of calls since."""
+        return self._grown and self._patience > 0 and self._round < self.level
+
+    def carried(self, now: float) -> bool:
         """One call more went through. True = the level went up."""
         self._carried += 1
         if not self.pressed or self.level >= self.ceiling:
@@ -61,13 +79,17 @@ class Level:
         self._round += 1
         if self._round < (self._patience if self._near() else self.level):
             return False
+        higher = min(self.ceiling, self._next())
+        if higher >= self._known and now < self._again_at:
+            return False
         self._round, self.pressed, self._grown = 0, False, True
-        self.level = min(self.ceiling, self._next())
+        self.level = higher
         return True
 
-    def cut(self) -> None:
-        """The level was too much. A series of cuts remembers where it began, and so soon grows back; a limit that is met
-        where it was known is tried more and more rarely."""
+    def cut(self, now: float, rest_s: float) -> None:
+        """The level was too much, which costs a rest. A series of cuts remembers where it began, and so soon grows back; a limit
+        that is met where it was known is tried more and more rarely."""
+        self._again_at = now + _RESTS_APART * rest_s
         if self._grown:
             longest = max(_PROBE_AFTER, 2 * self.level)
             self._patience = min(longest, 2 * self._patience) if self._near() else self.level
@@ -125,6 +147,15 @@ class Adaptive:
         stated = sum(self._stated.values()) / len(self._stated) * max(len(self._stated), self.parties)
         return min(self._pace.level, stated)
 
+    def numbers(self) -> tuple[float, ...]:
+        """What was learnt, for `recall`; not the bucket, nor the calls in flight."""
+        return *self._flight.numbers(), *self._pace.numbers(), self._settled_at, self._lately_among, self._accepted_among
+
+    def recall(self, numbers: Sequence[float]) -> None:
+        self._flight.recall(numbers[:9])
+        self._pace.recall(numbers[9:18])
+        self._settled_at, self._lately_among, self._accepted_among = numbers[18:]
+
     def resize(self, spec: RateSpec, now: float) -> None:
         self._flight.resize(spec.capacity)
         self._pace.resize(spec.refill_rate)
@@ -160,28 +191,29 @@ class Adaptive:
         """A call that began as one of `among` in flight was accepted; the vendor `stated` calls a second for `who`."""
         if among > self._lately_among:
             self._lately_among += (among - self._lately_among) / 2  # one alone may have found a place that we held for taken
-        self._flight.carried()
-        changed = self._pace.carried()
+        self._flight.carried(now)
+        changed = self._pace.carried(now)
         if stated is not None and self._stated.get(who) != stated:
             self._stated[who] = stated
             changed = True
         if changed:
             self._set_pace(now)
 
-    def limited(self, among: int, booked_at: float, now: float) -> None:
-        """A call booked at `booked_at` was refused. One that was let in before the last cut has settled tells nothing new."""
+    def limited(self, among: int, booked_at: float, now: float, rest_s: float = 0.0) -> None:
+        """A call booked at `booked_at` was refused, and its key rests for `rest_s`. One that was let in before the last cut has
+        settled tells nothing new. What has just gone up is to blame before anything else."""
         if booked_at <= self._settled_at:
             return
         self._settled_at = now
-        if among > max(self._accepted_among, self._lately_among):
+        if among > max(self._accepted_among, self._lately_among) or (among >= self.concurrency and self._flight.probing):
             self._flight.level = min(self._flight.level, among)
-            self._flight.cut()
+            self._flight.cut(now, rest_s)
             return
         # A vendor that takes fewer calls at once than it did must not be blamed on the pace for ever.
         self._accepted_among = max(self._lately_among, self._accepted_among * _FADING)
         self._lately_among = 1.0
         self._pace.level = self.calls_per_s
-        self._pace.cut()
+        self._pace.cut(now, rest_s)
         self._settled_at = now + _BURST_S
         self._set_pace(now)
 
@@ -204,10 +236,10 @@ class Observed:
     def succeeded(self, now: float, who: Hashable, stated: float | None) -> None:
         self._rate.succeeded(self._among, now, who, stated)
 
-    def ended(self, now: float, *, refused: bool) -> None:
-        """`refused`: the vendor said that this call was too much."""
+    def ended(self, now: float, *, refused: bool, rest_s: float = 0.0) -> None:
+        """`refused`: the vendor said that this call was too much, and its key rests for `rest_s`."""
         if refused:
-            self._rate.limited(self._among, self._booked_at, now)
+            self._rate.limited(self._among, self._booked_at, now, rest_s)
         self._rate.ended()
 
 

@@ -55,6 +55,15 @@ class BreakerGate:
         return self._breaker.current_state
 
     @property
+    def closed(self) -> bool:
+        return self.calm or self._breaker.current_state == _CLOSED
+
+    @property
+    def trying(self) -> bool:
+        """Whether a call that has entered is the trial, and still is: nothing that was heard has overtaken it."""
+        return self._trial_running
+
+    @property
     def failures(self) -> int:
         """In a row, as counted now."""
         return 0 if self.calm else self._breaker.fail_counter
@@ -132,6 +141,28 @@ class BreakerGate:
         if self._window is not None:
             self._window = _Window(self._spec.window_s)
         self.calm = self._window is None
+
+    def tried_elsewhere(self, now: float) -> None:
+        """Another process makes the trial: nobody here needs to ask again before its outcome can be known."""
+        self._retry_at = self._last_retry_at = now + _TRIAL_WAIT_S
+
+    def told(self, now: float) -> tuple[float, float, float, int]:
+        """What `opened_elsewhere` takes: until the next trial, until that of a last target, the open time, its doublings."""
+        return max(0.0, self._retry_at - now), max(0.0, self._last_retry_at - now), self._open_s, self._doublings
+
+    def opened_elsewhere(self, wait_s: float, last_wait_s: float, open_s: float, doublings: int, reason: str, now: float) -> None:
+        """As if it had opened here. Where it is open already, the later trial counts: both openings were seen."""
+        longest_s = max(self._spec.max_reset_timeout_s, self._spec.reset_timeout_s) * (1 + _JITTER)
+        self._breaker.open()
+        self._trial_running = self.calm = False
+        self._retry_at = max(self._retry_at, now + min(wait_s, longest_s))
+        self._last_retry_at = max(self._last_retry_at, now + min(last_wait_s, longest_s))
+        self._open_s, self._doublings, self.reason = min(open_s, longest_s), doublings, reason
+
+    def closed_elsewhere(self, now: float) -> None:
+        """By another process' trial."""
+        self.reset()
+        self._closed_at = now
 
     def _opened(self, trial: bool, error: GatewayError, now: float) -> None:
         """Sets when to try again. The time grows with failed trials, and goes on growing where it opens again at once."""

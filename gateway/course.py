@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from core.clock import Clock
-from core.errors import GatewayError, ProviderPaused, ProviderRejectedOurKey
+from core.errors import GatewayError, InvalidRequest, ProviderPaused, ProviderRejectedOurKey
 from gateway import retry
 from gateway.keypool import Key
 from gateway.retry import Decision
@@ -13,12 +14,20 @@ from gateway.router import Target
 
 
 class Course:
-    """`resort_s` not None: no other target than this one is left, and so long may be waited for its breaker's trial."""
+    """`resort_s` not None: no other target than this one is left, and so long may be waited for its breaker's trial.
 
-    __slots__ = ("_clock", "_failed_with", "_failures", "_index", "_max_retries", "_passed_over", "_rng", "_targets", "resort_s")
+    Targets that stand in for the others (`Target.degraded`) come last. They are asked also where no more retries are left and
+    the vendor's time is up: a lesser answer, or a fixed one, is better than none.
+    """
+
+    __slots__ = (
+        *("_clock", "_degraded_from", "_failed_with", "_failures", "_index", "_max_retries", "_passed_over", "_rng", "_targets"),
+        "resort_s",
+    )
 
     def __init__(self, targets: tuple[Target, ...], clock: Clock, rng: random.Random, max_retries: int) -> None:
         self._targets = targets
+        self._degraded_from = next((place for place, target in enumerate(targets) if target.degraded), len(targets))
         self._clock = clock
         self._rng = rng
         self._max_retries = max_retries
@@ -39,7 +48,7 @@ class Course:
             self._failures += 1
         wait_s = retry.backoff_s(error, self._failures, self._rng)
         decision = retry.decide(self._failure(error, key, time_left_s, wait_s), self._max_retries)
-        following = self._affordable(decision, called=key is not None or self._failed_with is not None)
+        following = self._affordable(decision, error, called=key is not None or self._failed_with is not None)
         if following is not None:
             self._index = following
         elif key is not None:
@@ -47,6 +56,8 @@ class Course:
         else:
             self._resort(error, time_left_s if patient else 0.0)
         if key is not None:
+            # Known until the request ends. What was read of the failed answer is in the frames of its traceback, and need not stay.
+            error.__traceback__ = error.__context__ = None
             self._failed_with, self.resort_s = error, None
         return self._targets[self._index], wait_s if decision is Decision.SAME_TARGET else 0.0
 
@@ -67,16 +78,25 @@ class Course:
         if self._passed_over is None or wait_s < self._passed_over[0] or self.resort_s is not None:
             self._passed_over = (wait_s, self._index, error)
 
-    def _affordable(self, decision: Decision, *, called: bool) -> int | None:
+    def _places(self, decision: Decision, error: GatewayError) -> Iterable[int]:
+        """Where `decision` leads, best first."""
+        if decision is Decision.SAME_TARGET:
+            return (self._index,)
+        if decision is Decision.NEXT_TARGET:
+            return range(self._index + 1, len(self._targets))
+        # What a lesser model cannot take is no fault of the request, which was made for a better one.
+        unfit = isinstance(error, InvalidRequest) and self._index >= max(1, self._degraded_from)
+        if self.resort_s is None and (error.retryable or unfit):
+            return range(max(self._index + 1, self._degraded_from), len(self._targets))
+        return ()
+
+    def _affordable(self, decision: Decision, error: GatewayError, *, called: bool) -> int | None:
         """The place that `decision` leads to. A second call is paid from the budget of the provider it goes to, unless that one is well."""
-        if decision is Decision.GIVE_UP:
-            return None
         if decision is Decision.NEXT_KEY:
             return self._index
-        same = decision is Decision.SAME_TARGET
-        for place in (self._index,) if same else range(self._index + 1, len(self._targets)):
+        for place in self._places(decision, error):
             runtime, model_id = self._targets[place].runtime, self._targets[place].model.model_id
-            repeats = called and (same or runtime.failing(model_id))
+            repeats = called and (place == self._index or runtime.failing(model_id))
             if not repeats or runtime.retries.take(self._clock.monotonic()):
                 return place
         return None

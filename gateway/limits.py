@@ -9,13 +9,17 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from core.config import LimitSpec
+import msgspec
+
+from core.config import LimitSpec, RateSpec
 from core.errors import CallerLimited, GatewayError, ProviderLimited
-from gateway.rates import Bucket, ceil_ms
+from gateway.adaptive import Adaptive
+from gateway.rates import Bucket, Rate, Window, ceil_ms, shared_out
 
 _MINUTE_S = 60.0
 # Nobody knows when a request in flight will end.
 _CONCURRENCY_WAIT_S = 1.0
+_SOON_S = 0.1
 _REQUEST_HEADERS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
 _TOKEN_HEADERS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 Headers = list[tuple[bytes, bytes]]
@@ -34,16 +38,16 @@ class Gate:
         self.holder = holder
         self.in_flight = 0
         self.limits = limits
-        self.requests = _per_minute(limits.requests_per_minute)
-        self.tokens = _per_minute(limits.tokens_per_minute)
+        self.requests = self._fitted(0, None, limits.requests_per_minute, 0.0)
+        self.tokens = self._fitted(1, None, limits.tokens_per_minute, 0.0)
 
     def apply(self, holder: str, limits: LimitSpec, now: float) -> None:
         """New limits for the same holder; what it has used stays used."""
         self.holder = holder
         if limits == self.limits:
             return
-        self.requests = _fitted(self.requests, limits.requests_per_minute, now)
-        self.tokens = _fitted(self.tokens, limits.tokens_per_minute, now)
+        self.requests = self._fitted(0, self.requests, limits.requests_per_minute, now)
+        self.tokens = self._fitted(1, self.tokens, limits.tokens_per_minute, now)
         self.limits = limits
 
     def enter(self, tokens: int, now: float) -> None:
@@ -59,14 +63,24 @@ class Gate:
             raise refusal((self,), tokens, now)
         self.in_flight += 1
 
-    def leave(self, estimated_tokens: int, used_tokens: int) -> None:
+    def note(self, tokens: int, now: float) -> None:
+        """Counts a request in that another authority admitted, without refusing; `leave` or `undo` follows as after `enter`."""
+        if self.requests is not None:
+            self.requests.count(1, now)
+        if self.tokens is not None:
+            self.tokens.count(tokens, now)
+        self.in_flight += 1
+
+    def leave(self, estimated_tokens: int, used_tokens: int, now: float) -> None:
         self.in_flight -= 1
         if self.tokens is not None:
-            self.tokens.give_back(min(estimated_tokens, self.tokens.capacity) - used_tokens)
+            self.tokens.book(used_tokens - min(estimated_tokens, self.tokens.capacity), now)
 
     def undo(self, tokens: int) -> None:
         """As if it had never entered: another limit refused the request."""
-        self.leave(tokens, 0)
+        self.in_flight -= 1
+        if self.tokens is not None:
+            self.tokens.give_back(min(tokens, self.tokens.capacity))
         if self.requests is not None:
             self.requests.give_back(1)
 
@@ -81,6 +95,10 @@ class Gate:
         if self.tokens is not None and (wait_s := self.tokens.wait_s(tokens, now)):
             yield wait_s, self._error(_sentence(self.holder, "tokens", self.tokens, tokens, wait_s, now), retry_after_s=wait_s)
 
+    def used_up(self) -> GatewayError:
+        """A refusal for which no limit stands any more: another process, or the last bit of a float, has freed it since."""
+        return self._error(f"{self.holder} has used a limit up; try again.", retry_after_s=_SOON_S)
+
     def headers(self, now: float) -> Headers:
         """OpenAI's `x-ratelimit-*`, for the limits that there are."""
         found: Headers = []
@@ -89,6 +107,18 @@ class Gate:
         if self.tokens is not None:
             found += _described(_TOKEN_HEADERS, self.tokens, now)
         return found
+
+    def _fitted(self, number: int, bucket: Bucket | None, limit: int | None, now: float) -> Bucket | None:
+        """`bucket`, the first or second of this gate, with a new limit per minute."""
+        if limit is None:
+            return None
+        if bucket is None:
+            return self._bucket(number, limit, now)
+        bucket.fit(limit, limit / _MINUTE_S, now)
+        return bucket
+
+    def _bucket(self, number: int, limit: int, now: float) -> Bucket:
+        return Bucket(limit, limit / _MINUTE_S)
 
 
 class Gates:
@@ -109,14 +139,24 @@ class Gates:
         for passed, gate in enumerate(self._gates):
             try:
                 gate.enter(tokens, now)
-            except GatewayError:
+            except GatewayError as error:
                 for entered in reversed(self._gates[:passed]):
                     entered.undo(tokens)
-                raise refusal(self._gates, tokens, now) from None
+                raise refusal(self._gates, tokens, now, error) from None
 
-    def leave(self, estimated_tokens: int, used_tokens: int) -> None:
+    def note(self, tokens: int, now: float) -> None:
+        """See `Gate.note`."""
+        for gate in self._gates:
+            gate.note(tokens, now)
+
+    def leave(self, estimated_tokens: int, used_tokens: int, now: float) -> None:
         for gate in reversed(self._gates):
-            gate.leave(estimated_tokens, used_tokens)
+            gate.leave(estimated_tokens, used_tokens, now)
+
+    def undo(self, tokens: int) -> None:
+        """See `Gate.undo`."""
+        for gate in reversed(self._gates):
+            gate.undo(tokens)
 
     def headers(self, now: float) -> Headers:
         """Of the bucket with the least left, for requests and for tokens."""
@@ -129,21 +169,23 @@ class Gates:
         return found
 
 
-def refusal(gates: Sequence[Gate], tokens: int, now: float) -> GatewayError:
-    """The limit that takes longest to let this request in: after its wait none of the others stands in the way either."""
+def refusal(gates: Sequence[Gate], tokens: int, now: float, first: GatewayError | None = None) -> GatewayError:
+    """The limit that takes longest to let this request in: after its wait none of the others stands in the way either.
+
+    `first`: what refused at first; it stands where the gate that it names has been freed since by another process.
+    """
     found = [refused for gate in gates for refused in gate.refusals(tokens, now)]
-    return max(found, key=lambda refused: refused[0])[1]
+    if found:
+        return max(found, key=lambda refused: refused[0])[1]
+    return first or gates[0].used_up()
 
 
-def _per_minute(limit: int | None) -> Bucket | None:
-    return None if limit is None else Bucket(limit, limit / _MINUTE_S)
-
-
-def _fitted(bucket: Bucket | None, limit: int | None, now: float) -> Bucket | None:
-    if bucket is None or limit is None:
-        return _per_minute(limit)
-    bucket.fit(limit, limit / _MINUTE_S, now)
-    return bucket
+def one_of(limits: LimitSpec, parts: int) -> LimitSpec:
+    """One of `parts` equal parts of `limits`, each number at least 1: for holders that do not know of each other."""
+    if parts == 1 or not limits.limits_something:
+        return limits
+    names = ("requests_per_minute", "tokens_per_minute", "max_concurrency")
+    return msgspec.structs.replace(limits, **{name: max(1, limit // parts) for name in names if (limit := getattr(limits, name))})
 
 
 def _sentence(holder: str, what: str, bucket: Bucket, needed: int, wait_s: float, now: float) -> str:
@@ -162,12 +204,16 @@ def _described(names: tuple[bytes, bytes, bytes], bucket: Bucket, now: float) ->
 
 
 class Slots:
-    """Calls in flight at one provider, at most `limit` (0 = no limit), with a queue in order of arrival."""
+    """Calls in flight at one provider, at most `limit` (0 = no limit), with a queue in order of arrival.
 
-    __slots__ = ("_waiting", "in_flight", "limit")
+    `apart`: it is a limit of this process's own, also where processes share their slots.
+    """
+
+    __slots__ = ("_waiting", "apart", "in_flight", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.apart = False
         self.in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -215,3 +261,36 @@ class Slots:
             self.release()
         elif slot in self._waiting:
             self._waiting.remove(slot)
+
+
+class Local:
+    """Makes limits that this process holds alone. `name` tells them apart, and is the same in every process."""
+
+    workers = 1
+
+    def parts(self, limit: object) -> int:
+        """How many processes of this machine each hold a part of `limit`, one of those made here: 1 = it is one and the same."""
+        return 1
+
+    def keeps(self, limit: object, spec: LimitSpec | RateSpec) -> bool:
+        """Whether `limit` can take the numbers of `spec`; another one is made otherwise."""
+        return True
+
+    def gate(self, name: str, holder: str, limits: LimitSpec, error: type[GatewayError], now: float, machines: int) -> Gate:
+        """For one of `machines` that share `limits` out."""
+        return Gate(holder, one_of(limits, machines), error)
+
+    def rate(self, name: str, spec: RateSpec, now: float, machines: int) -> Rate:
+        return fresh_rate(shared_out(spec, machines))
+
+    def slots(self, name: str) -> Slots:
+        """Without a limit, until `resize`."""
+        return Slots(0)
+
+
+def fresh_rate(spec: RateSpec) -> Rate:
+    if spec.type == "sliding_window":
+        return Window(spec)
+    if spec.type == "adaptive":
+        return Adaptive(spec)
+    return Bucket(spec.capacity, spec.refill_rate or spec.capacity)

@@ -35,14 +35,18 @@ from core.errors import (
     ServerBusy,
 )
 from core.money import plain
-from gateway import retry, settlement
+from gateway import retry, settlement, spending
 from gateway.admission import require_scope
+from gateway.budget import Budgets, Reservation
 from gateway.context import fitted
 from gateway.course import Course
+from gateway.labels import labels_of
 from gateway.manager import Manager
+from gateway.progress import ProgressNotes
 from gateway.router import Target, View, targets_for
-from gateway.runtime import Upstream
 from gateway.settlement import Attempt, Charge
+from gateway.sharing.passage import Passage
+from gateway.upstream import Upstream
 from monitoring import metrics
 from monitoring.journal import AttemptSettled, Record, Sink
 
@@ -53,8 +57,27 @@ _MAX_NAMES = 1000
 class Pipeline:
     """What every generation needs; one per process."""
 
-    def __init__(self, manager: Manager, sink: Sink, clock: Clock, *, max_retries: int, max_in_flight: int) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        sink: Sink,
+        clock: Clock,
+        *,
+        max_retries: int,
+        max_in_flight: int,
+        strict: bool = True,
+        progress: ProgressNotes | None = None,
+        budgets: Budgets | None = None,
+        budget_output_tokens: int = 4096,
+    ) -> None:
+        """`strict`: nothing is sent that the journal does not know of. `progress` None: what a killed process had forwarded of an
+        unfinished stream is not known afterwards. `budgets` None: there are none. `budget_output_tokens`: so long may an answer be
+        of whose length neither the client nor the model says anything."""
         self.manager = manager
+        self.strict = strict
+        self.progress = progress
+        self.budgets = budgets
+        self.budget_output_tokens = budget_output_tokens
         self.sink = sink
         self.clock = clock
         self.max_retries = max_retries
@@ -96,12 +119,16 @@ class Generation:
         "_entered_tokens",
         "_gate",
         "_held",
+        "_labels",
         "_late_error",
         "_left_out",
+        "_passage",
+        "_passage_there",
         "_pipeline",
         "_request",
         "_started_at",
         "_target",
+        "_unwritten",
         "_view",
         "request_id",
     )
@@ -121,18 +148,23 @@ class Generation:
         self._caller = caller
         self._request = request
         self._gate = pipeline.manager.gate(caller)
+        # Where machines count together, these take the place of the caller's gate and of the target's.
+        self._passage: Passage | None = None
+        self._passage_there: Passage | None = None
         self._entered_tokens: int | None = None
         self._target: Target | None = None
         self._attempt: Attempt | None = None
         self._attempts = 0
         self._charge = settlement.NOTHING
         self._held: list[bytes] = []
+        self._unwritten: list[Record] = []
         self._left_out = ""
         self._late_error: GatewayError | None = None
         self._course: Course | None = None
         self._client_headers = client_headers
         self._client_timeout_s: float | None = None
         self._ended = False
+        self._labels = labels_of(request)
         self._began_s = pipeline.clock.monotonic()
         self._started_at = pipeline.clock.wall()
         self.request_id = request_id
@@ -165,10 +197,14 @@ class Generation:
         require_scope(self._caller, self._request.dialect.SCOPE)
         targets = targets_for(self._view, self._caller, self._request)
         tokens = self._request.estimated_input_tokens
+        self._passage = passage = self._pipeline.manager.passage(self._caller, tokens)
         self._pipeline.enter()
         try:
-            self._gate.enter(tokens, self._pipeline.clock.monotonic())
-        except GatewayError:
+            if passage is None:
+                self._gate.enter(tokens, self._pipeline.clock.monotonic())
+            else:
+                await passage.enter()
+        except BaseException:
             self._pipeline.leave()
             raise
         self._entered_tokens = tokens
@@ -206,7 +242,10 @@ class Generation:
             records.append(self._settle(self._attempt, error))
         now = self._pipeline.clock.monotonic()
         if self._entered_tokens is not None:
-            self._gate.leave(self._entered_tokens, self._charge.tokens)
+            if self._passage is None:
+                self._gate.leave(self._entered_tokens, self._charge.tokens, now)
+            else:
+                self._passage.leave(self._charge.tokens)
             self._pipeline.leave()
         first_token_s = self._attempt.first_token_s if self._attempt else None
         records.append(
@@ -223,19 +262,36 @@ class Generation:
                 first_token_s=None if first_token_s is None else first_token_s - self._began_s,
                 version=self._view.snapshot.version,
                 dropped=self.dropped,
+                labels=self._labels,
             )
         )
         self._write(records)
         self._count(error, now)
 
+    def has_grown(self) -> bool:
+        """See `gateway.progress.Stream`."""
+        attempt = self._attempt
+        return attempt is not None and attempt.upstream.reader is not None and attempt.upstream.reader.output_bytes > attempt.noted_bytes
+
+    def so_far(self, now: float) -> AttemptSettled:
+        """See `gateway.progress.Stream`."""
+        attempt = self._attempt
+        assert attempt is not None
+        assert attempt.upstream.reader is not None
+        attempt.noted_bytes = attempt.upstream.reader.output_bytes
+        charged = settlement.charge(attempt, self._request, None, self._caller, self._view.snapshot)
+        charges = spending.used(attempt.reservation, charged, self._caller, given_up=False) if attempt.reservation else ()
+        return settlement.settled(attempt, self.request_id, charged, None, now, charges)
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The `x-llm-*` and `x-ratelimit-*` headers, as far as they are known now."""
-        found = [(b"x-request-id", self.request_id.encode()), *self._gate.headers(self._pipeline.clock.monotonic())]
+        found = (self._passage or self._gate).headers(self._pipeline.clock.monotonic())
+        found.append((b"x-request-id", self.request_id.encode()))
         if self._target is not None:
             found += self._target.headers
             found.append((b"x-llm-attempts", b"%d" % self._attempts))
-            if self.dropped:
-                found.append((b"x-llm-dropped-params", _names_header(self.dropped)))
+            if dropped := self.dropped:
+                found.append((b"x-llm-dropped-params", _names_header(dropped)))
         if self._ended and self._charge.usage is not None and self._charge.cost_micros is not None:
             found.append((b"x-llm-cost", _cost_header(self._charge)))
         return found
@@ -246,17 +302,29 @@ class Generation:
         if target.window and request.body_bytes > target.window:
             request, self._left_out = await fitted(request, target.model, target.window)
         request.served_by = target.provider.name
-        gate = target.gate
-        if gate is not None:
-            gate.enter(self._request.estimated_input_tokens, pipeline.clock.monotonic())
+        tokens, resort_s = self._request.estimated_input_tokens, self._course.resort_s if self._course else None
+        gate, passage = target.gate, pipeline.manager.passage_to(target, tokens)
+        self._passage_there = passage
+        if gate is not None and passage is None:
+            gate.enter(tokens, pipeline.clock.monotonic())
+        reservation = None
         try:
-            upstream = await target.runtime.acquire(target.model, self._time_left_s, self._course.resort_s if self._course else None)
-            attempt = self._open(target, upstream)
+            if pipeline.budgets is not None and pipeline.budgets.any:
+                reservation = await self._reserved(target, pipeline.budgets)
+            if passage is None:
+                upstream = await target.runtime.acquire(target.model, self._time_left_s, resort_s)
+            else:
+                upstream = await target.runtime.acquire_with(passage, target.model, self._time_left_s, resort_s)
+            attempt = self._open(target, upstream, reservation)
         except BaseException:
-            if gate is not None:
-                gate.undo(self._request.estimated_input_tokens)
+            if reservation is not None:
+                reservation.settle()
+            if passage is not None:
+                passage.undo()
+            elif gate is not None:
+                gate.undo(tokens)
             raise
-        await upstream.send(request, target.model)
+        await upstream.send(request, target.model, self._time_left_s() if self._attempts > 1 else None)
         if upstream.reader is None:
             attempt.answer = await upstream.whole()
             return
@@ -267,9 +335,25 @@ class Generation:
             self._held.append(piece)
         attempt.first_token_s = pipeline.clock.monotonic()
         upstream.content_began()
+        if pipeline.progress is not None:
+            pipeline.progress.add(self)
 
-    def _open(self, target: Target, upstream: Upstream) -> Attempt:
-        """Nothing is sent that the journal does not know of. Raises AccountingUnavailable."""
+    async def _reserved(self, target: Target, budgets: Budgets) -> Reservation | None:
+        """The most that this attempt can use, of every budget in which it counts; None = of none.
+
+        Raises BudgetExhausted, BudgetUnavailable, ModelUnpriced.
+        """
+        caller, request = self._caller, self._request
+        user = spending.user_of(request) if budgets.names_users else ""
+        specs = budgets.of(caller.key_id, caller.team_id, target.provider.id, user)
+        if not specs:
+            return None
+        tokens = spending.worst_case(request, target.model, target.window, self._pipeline.budget_output_tokens)
+        needs = spending.needs(specs, tokens, target, caller, self._view.snapshot, self._pipeline.clock.wall())
+        return budgets.reserve_now(needs) or await budgets.reserve(needs)
+
+    def _open(self, target: Target, upstream: Upstream, reservation: Reservation | None) -> Attempt:
+        """Raises AccountingUnavailable where accounts are strict; otherwise what could not be written waits for the settlement."""
         number = self._attempts + 1
         attempt = Attempt(
             id=f"{self.request_id}-{number}",
@@ -278,12 +362,16 @@ class Generation:
             started_at=self._pipeline.clock.wall(),
             began_s=self._pipeline.clock.monotonic(),
             upstream=upstream,
+            reservation=reservation,
         )
+        opened = settlement.opened(attempt, self.request_id, self._caller, self._request, self._view.snapshot.version, self._labels)
         try:
-            self._pipeline.sink.write(settlement.opened(attempt, self.request_id, self._caller, self._request, self._view.snapshot.version))
-        except BaseException:
-            upstream.close(None, says_nothing=True)
-            raise
+            self._pipeline.sink.write(opened)
+        except BaseException as exc:
+            if self._pipeline.strict or not isinstance(exc, AccountingUnavailable):
+                upstream.close(None, says_nothing=True)
+                raise
+            self._unwritten = [opened]
         self._attempts, self._attempt = number, attempt
         return attempt
 
@@ -296,7 +384,7 @@ class Generation:
         target, wait_s = self._course.after(error, key, time_left_s, patient=self._client_timeout_s != float("inf"))
         self._held.clear()
         if attempt is not None:
-            self._write([self._settle(attempt, error)])
+            self._write([self._settle(attempt, error, given_up=True)])
             self._attempt = None
         if wait_s:
             await asyncio.sleep(wait_s)
@@ -310,13 +398,18 @@ class Generation:
         total_s = min(self._target.runtime.spec.timeouts.total_s, self._client_timeout_s)
         return total_s - (self._pipeline.clock.monotonic() - self._began_s)
 
-    def _settle(self, attempt: Attempt, error: GatewayError | None) -> AttemptSettled:
+    def _settle(self, attempt: Attempt, error: GatewayError | None, *, given_up: bool = False) -> AttemptSettled:
+        """`given_up`: another attempt follows."""
         now = self._pipeline.clock.monotonic()
-        self._charge = settlement.charge(attempt, self._request, error)
+        self._charge = settlement.charge(attempt, self._request, error, self._caller, self._view.snapshot)
         gone = isinstance(error, ClientGone)
         attempt.upstream.close(None if gone else error, says_nothing=gone)
-        if attempt.target.gate is not None:
-            attempt.target.gate.leave(self._request.estimated_input_tokens, self._charge.tokens)
+        if attempt.first_token_s is not None and self._pipeline.progress is not None:
+            self._pipeline.progress.discard(self)
+        if self._passage_there is not None:
+            self._passage_there.leave(self._charge.tokens)
+        elif attempt.target.gate is not None:
+            attempt.target.gate.leave(self._request.estimated_input_tokens, self._charge.tokens, now)
         counted = attempt.target.metrics
         if not gone:
             counted.attempt(now - attempt.began_s, error.code if error else None)
@@ -326,13 +419,22 @@ class Generation:
                 _log.warning("%s provider %s: %s (%s)", attempt.id, attempt.target.provider.name, error.message, error.detail)
         if self._charge.usage is not None:
             counted.charged(self._charge.usage, self._charge.cost_micros, self._charge.currency)
-        return settlement.settled(attempt, self.request_id, self._charge, error, now)
+        charges: tuple[int, ...] = ()
+        if attempt.reservation is not None:
+            charges = spending.used(attempt.reservation, self._charge, self._caller, given_up=given_up)
+            attempt.reservation.settle(charges)
+        return settlement.settled(attempt, self.request_id, self._charge, error, now, charges)
 
     def _write(self, records: list[Record]) -> None:
+        if self._unwritten:
+            records, self._unwritten = self._unwritten + records, []
         try:
             self._pipeline.sink.write(*records)
         except AccountingUnavailable:
+            if not self._attempts:  # nothing was used, and the client is told
+                return
             # The answer is made and paid for; the records go where they can still be found. They hold no prompt.
+            metrics.UNRECORDED.inc()
             _log.critical("the journal cannot be written; unrecorded: %s", msgspec.json.encode(records).decode())
 
     def _count(self, error: GatewayError | None, now: float) -> None:

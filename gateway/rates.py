@@ -5,12 +5,26 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
+
+import msgspec
 
 from core.config import RateSpec
 
 # Monotonic time is a float; a wait that was computed from it must succeed when it has been waited.
 EPSILON_S = 1e-7
+
+
+def shared_out(spec: RateSpec, parts: int) -> RateSpec:
+    """One of `parts` equal parts of a rate, at least one call large: for holders that do not know of each other."""
+    if parts == 1 or not spec.capacity:
+        return spec
+    if spec.type == "sliding_window":
+        capacity = max(1.0, int(spec.capacity) // parts)
+        return msgspec.structs.replace(spec, capacity=capacity, refill_rate=capacity / spec.window_s)
+    refill_rate = (spec.refill_rate or spec.capacity) / parts
+    return msgspec.structs.replace(spec, capacity=max(min(1.0, spec.capacity), spec.capacity / parts), refill_rate=refill_rate)
 
 
 def ceil_ms(wait_s: float) -> float:
@@ -93,18 +107,45 @@ class Bucket:
         return True
 
     def book(self, amount: float, now: float) -> float:
-        """See `Rate`."""
+        """See `Rate`. A negative amount puts back, as of now."""
         self._full_at = (self._full_at if self._full_at > now else now) + amount / self.rate
         wait_s = self._full_at - now - self.capacity / self.rate
         return wait_s if wait_s > EPSILON_S else 0.0
 
+    def count(self, amount: float, now: float) -> None:
+        """Takes what is there of `amount`, the bucket being empty at most: somebody else has let it in."""
+        full_at = self._full_at if self._full_at > now else now
+        self._full_at = max(full_at, min(full_at + amount / self.rate, now + self.capacity / self.rate))
+
+    def learn(self, full_in_s: float, now: float) -> None:
+        """When it will be full, as all machines count together: an equal part of it will be full at the same moment."""
+        self._full_at = now + full_in_s
+
     def give_back(self, amount: float, start_at: float = 0.0) -> None:
-        """A negative amount takes more: what a call really used may exceed what it booked."""
+        """See `Rate`."""
         self._full_at -= amount / self.rate
 
     def full_in_s(self, now: float) -> float:
         left_s = self._full_at - now
         return left_s if left_s > 0 else 0.0
+
+
+class Moments(Protocol):
+    """What a window needs of the row of its starts, the oldest first. A deque is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> float: ...
+
+    def __delitem__(self, index: int, /) -> None: ...
+
+    def __iter__(self) -> Iterator[float]: ...
+
+    def __reversed__(self) -> Iterator[float]: ...
+
+    def append(self, moment: float, /) -> None: ...
+
+    def popleft(self) -> float: ...
 
 
 class Window:
@@ -117,7 +158,7 @@ class Window:
 
     def __init__(self, spec: RateSpec) -> None:
         self.capacity, self.window_s = int(spec.capacity), spec.window_s
-        self._starts: deque[float] = deque()
+        self._starts: Moments = deque()
         self._freed: list[float] = []
 
     def resize(self, spec: RateSpec, now: float) -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from core.errors import GatewayError, ProviderLimited, ProviderRejectedOurKey
+from core.errors import GatewayError, ProviderLimited, ProviderRejectedOurKey, ProviderTimeout
 
 _BACKOFF_BASE_S = 0.1
 _BACKOFF_CAP_S = 2.0
@@ -57,8 +57,9 @@ def decide(failure: Failure, max_retries: int) -> Decision:
         return Decision.NEXT_KEY
     if failure.more_targets:
         return Decision.NEXT_TARGET
-    # The only target left: a vendor that fails may be well again in a moment. A vendor's limit is a wait that the caller is told of.
-    again = error.blames_provider and getattr(error, "ask_again", True)
+    # The only target left: a vendor that fails may be well again in a moment. A vendor's limit is a wait that the caller is told
+    # of, and one that has kept silent for as long as it may has taken the caller's time already.
+    again = error.blames_provider and getattr(error, "ask_again", True) and not isinstance(error, ProviderTimeout)
     soon = failure.wait_s <= _BACKOFF_CAP_S and failure.wait_s < failure.time_left_s
     return Decision.SAME_TARGET if again and soon else Decision.GIVE_UP
 
@@ -70,20 +71,24 @@ def backoff_s(error: GatewayError, failures: int, rng: random.Random) -> float:
 
 
 class RetryBudget:
-    """One provider's: a tenth of its calls and one a second, saved up to a bound. Adding to `calls` is all that a call costs."""
+    """One provider's: a tenth of its calls and one a second, saved up to a bound. Adding to `calls` is all that a call costs.
 
-    __slots__ = ("_saved", "_seen_at", "_seen_calls", "calls")
+    `parts`: how many processes have such a budget for the same provider, each of which earns and saves its part.
+    """
 
-    def __init__(self, now: float) -> None:
+    __slots__ = ("_saved", "_seen_at", "_seen_calls", "calls", "parts")
+
+    def __init__(self, now: float, parts: int = 1) -> None:
         self.calls = 0
+        self.parts = parts
         self._saved = MAX_SAVED_RETRIES
         self._seen_calls = 0
         self._seen_at = now
 
     def take(self, now: float) -> bool:
         """Whether one more retry is affordable; it is then paid for."""
-        earned = (self.calls - self._seen_calls) * RETRY_SHARE + (now - self._seen_at) * RETRIES_PER_S
-        self._saved = min(MAX_SAVED_RETRIES, self._saved + earned)
+        earned = (self.calls - self._seen_calls) * RETRY_SHARE + (now - self._seen_at) * RETRIES_PER_S / self.parts
+        self._saved = min(max(1.0, MAX_SAVED_RETRIES / self.parts), self._saved + earned)
         self._seen_calls, self._seen_at = self.calls, now
         if self._saved < 1:
             return False

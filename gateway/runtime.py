@@ -3,163 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from core.chat import Answer, ChatRequest
+import msgspec
+
 from core.clock import Clock
 from core.config import ModelSpec, ProviderSpec, RateSpec
-from core.errors import GatewayError, ProviderError, ProviderFault, ProviderLimited, ProviderPaused
-from core.outbound import Response, Transport
+from core.errors import ProviderError, ProviderFault, ProviderLimited, ProviderPaused
+from core.outbound import Response, Transport, trusting
 from gateway.adaptive import Adaptive, Observed
 from gateway.breaker import BreakerGate
-from gateway.keypool import Key, KeyPool
-from gateway.limits import Slots
-from gateway.rates import Bucket, Rate, Window, ceil_ms
+from gateway.keypool import MAX_REST_S, Key, KeyPool
+from gateway.limits import Local
+from gateway.news import Closed, News, Opened, Reset, Rests, Works, tell
+from gateway.rates import Rate, ceil_ms, shared_out
 from gateway.retry import RetryBudget
-from providers.adapters.base import Adapter, StreamReader
+from gateway.sharing import places
+from gateway.sharing.cluster import ClusterDown
+from gateway.sharing.passage import Passage
+from gateway.sharing.peers import Alone, Peers
+from gateway.trials import Trials
+from gateway.upstream import Upstream
+from providers.adapters.base import Adapter
 from providers.adapters.rate_headers import stated_calls_per_s
 from providers.adapters.registry import adapter_for
 
-MAX_ANSWER_BYTES = 32 * 2**20
-_MAX_ERROR_BYTES = 64 * 2**10
-_LINGER_S = 0.05
 # Service unavailable, and Anthropic's "overloaded": a vendor that says so has enough calls for now.
 _OVERLOADED = frozenset({503, 529})
 # A timer may end a moment before the time it was set to.
 _TIMER_S = 0.001
 
-_log = logging.getLogger(__name__)
+_TRIAL_MARGIN_S = 1.0
+_NOTHING_CLAIMED: tuple[str, ...] = ()
+
 _sleep = asyncio.sleep
-
-
-class Upstream:
-    """A vendor call in flight. Holds a slot, a key and a breaker's permit until `close`, which must be called."""
-
-    __slots__ = (
-        *("_adapter", "_breaker", "_closed", "_key_trial", "_model_id", "_observed", "_request", "_response", "_runtime", "_trial"),
-        *("dropped", "key", "reader", "vendor_s"),
-    )
-
-    def __init__(self, runtime: ProviderRuntime, key: Key, model_id: str, breaker: BreakerGate, observed: Observed | None = None) -> None:
-        self._runtime = runtime
-        # The runtime's may be replaced while this call lasts; who asked must also read the answer.
-        self._adapter = runtime.adapter
-        self._model_id = model_id
-        self._breaker = breaker
-        self._trial = breaker.enter()
-        self._key_trial = key.lease()
-        self._observed = observed
-        self._request: ChatRequest | None = None
-        self._response: Response | None = None
-        self._closed = False
-        self.dropped: tuple[str, ...] = ()
-        self.key = key
-        self.reader: StreamReader | None = None
-        self.vendor_s = 0.0
-
-    async def send(self, request: ChatRequest, model: ModelSpec) -> None:
-        """Sends the request and waits for a success status. Raises ProviderError."""
-        runtime = self._runtime
-        adapter = self._adapter
-        call = adapter.chat_call(request, model, self.key.secret)
-        self._request, self.dropped = request, call.dropped
-        sent_at = runtime.clock.monotonic()
-        response = self._response = await adapter.send(runtime.transport, call)
-        if response.status != 200:
-            body = await _error_body(response)
-            raise _said_of_retries(adapter.read_error(response.status, response.headers, body), response)
-        if self.key.rests:
-            self.key.works(self._model_id, runtime.clock.monotonic())
-        if self._observed is not None:
-            runtime.learn_from(self._observed, (self.key.id, self._model_id), response)
-        if request.stream:
-            self.reader = adapter.stream_reader(request)
-        self.vendor_s = runtime.clock.monotonic() - sent_at
-
-    async def count(self, request: ChatRequest, model: ModelSpec) -> int:
-        """Input tokens by the vendor's own count, instead of an answer; see `ProviderRuntime.counts_tokens`. Raises ProviderError."""
-        adapter: Any = self._adapter
-        call = adapter.count_call(request, model, self.key.secret)
-        response = self._response = await adapter.send(self._runtime.transport, call)
-        if response.status != 200:
-            raise adapter.read_error(response.status, response.headers, await _error_body(response))
-        body = await response.read(_MAX_ERROR_BYTES)
-        count: int = adapter.read_count(body)
-        return count
-
-    async def whole(self) -> Answer:
-        """The whole answer. Raises ProviderError."""
-        assert self._response is not None
-        assert self._request is not None
-        began_at = self._runtime.clock.monotonic()
-        body = await self._response.read(MAX_ANSWER_BYTES)
-        self.vendor_s += self._runtime.clock.monotonic() - began_at
-        return self._adapter.read_answer(body, self._request)
-
-    async def next_piece(self) -> bytes:
-        """The next events for the client, b"" once the answer is complete. Raises ProviderError; see StreamReader.salvaged."""
-        reader, response = self.reader, self._response
-        assert reader is not None
-        assert response is not None
-        while not reader.done:
-            data = await response.next_chunk()
-            if not data:
-                rest = reader.finish()
-                reader.done = True
-                return rest
-            piece = reader.feed(data)
-            if reader.done:
-                await self._read_out(response)
-            if piece:
-                return piece
-        return b""
-
-    async def _read_out(self, response: Response) -> None:
-        """The answer is whole, its HTTP body perhaps not: read to the end, the connection serves the next call.
-        A vendor that lingers costs its own connection, and the caller hardly any time."""
-        with suppress(TimeoutError, ProviderError):
-            async with asyncio.timeout(_LINGER_S):
-                while await response.next_chunk():
-                    pass
-
-    def content_began(self) -> None:
-        """A stream may last: a trial has told enough when it begins, and is over."""
-        if self._trial:
-            self._breaker.succeeded(True, self._runtime.clock.monotonic())
-            self._trial = False
-
-    def close(self, error: BaseException | None, *, says_nothing: bool = False) -> None:
-        """Idempotent, and never awaits: safe while being cancelled. `says_nothing`: the client left, the vendor is not judged."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._response is not None:
-            self._response.close()
-        now = self._runtime.clock.monotonic()
-        self.key.release(self._model_id, error if self._observed is None else _of_the_key(error), now, self._key_trial)
-        if self._observed is not None:
-            self._runtime.learn_the_end(self._observed, error, now)
-        self._runtime.slots.release()
-        if error is None and not says_nothing:
-            self._breaker.succeeded(self._trial, now)
-        elif isinstance(error, ProviderError) and error.blames_provider:
-            self._failed(error, now)
-        else:
-            self._breaker.neutral(self._trial)
-
-    def _failed(self, error: ProviderError, now: float) -> None:
-        gate, before = self._breaker, self._breaker.state
-        gate.failed(self._trial, error, now)
-        if gate.state == "open" != before:
-            name = self._runtime.spec.name
-            _log.warning(
-                "provider %s: breaker of %s is open, next trial in %.1f s: %s", name, self._model_id, gate.wait_s(now), error.message
-            )
 
 
 class ProviderRuntime:
@@ -169,20 +49,35 @@ class ProviderRuntime:
     _adaptive: Adaptive | None  # the same, where it learns
 
     def __init__(
-        self, spec: ProviderSpec, transport: Transport, clock: Clock, queue_timeout_s: float, rng: random.Random | None = None
+        self,
+        spec: ProviderSpec,
+        transport: Transport,
+        clock: Clock,
+        queue_timeout_s: float,
+        rng: random.Random | None = None,
+        limits: Local | None = None,
+        machines: int = 1,
+        peers: Peers | None = None,
     ) -> None:
+        """`limits` None = this process's own; `machines`: how many share them out. `peers` None = nobody else serves."""
         self.spec = spec
+        self._peers = peers or Alone()
+        self._reset_at = spec.breaker.reset_at
+        self.trials = Trials(spec.id, self._peers, clock)
+        self._limits = limits or Local()
+        self._machines = machines
         self.adapter: Adapter = adapter_for(spec)
-        self.transport = transport
+        self._transport = transport
+        self.transport = trusting(transport, spec.ca_certificates)
         self.clock = clock
-        self.slots = Slots(spec.max_concurrency)
+        self.slots = self._limits.slots(spec.id)
         self._queue_timeout_s = queue_timeout_s
-        self._set_rate(_rate_for(spec, None, None, clock.monotonic()))
+        self._set_rate(self._rate_for(spec, None, None, clock.monotonic()))
         self._pool = KeyPool(spec.keys)
         self._breakers: dict[tuple[str, str], BreakerGate] = {}
         self._awaited: set[str] = set()
         self._rng = rng or random.Random()
-        self.retries = RetryBudget(clock.monotonic())
+        self.retries = RetryBudget(clock.monotonic(), machines * self._limits.workers)
         self._fit_slots()
 
     def apply(self, spec: ProviderSpec) -> None:
@@ -190,18 +85,29 @@ class ProviderRuntime:
             return
         now = self.clock.monotonic()
         self.adapter = adapter_for(spec)
+        self.transport = trusting(self._transport, spec.ca_certificates)
         moved = (spec.kind, spec.base_url) != (self.spec.kind, self.spec.base_url)
         if moved:
             self._breakers.clear()  # what was learnt was learnt of another server
-        self._set_rate(_rate_for(spec, None if moved and self._adaptive else self._rate, self.spec, now))
+        self._set_rate(self._rate_for(spec, None if moved and self._adaptive else self._rate, self.spec, now))
         for breaker in self._breakers.values():
             breaker.apply(spec.breaker)
         self._pool.apply(spec.keys)
         kept = {key.id for key in self._pool.keys}
         self._breakers = {place: gate for place, gate in self._breakers.items() if place[0] in kept}
-        if spec.breaker.reset_at != self.spec.breaker.reset_at:
+        if spec.breaker.reset_at != self._reset_at:
+            self._reset_at = spec.breaker.reset_at
             self.reset()
+            self.tell(Reset(spec.id, self._reset_at))
         self.spec = spec
+        self._fit_slots()
+
+    def share_among(self, machines: int) -> None:
+        """From now on each of so many machines has its equal part of the limits."""
+        self._machines = machines
+        self.retries.parts = machines * self._limits.workers
+        if self._rate is not None:
+            self._rate.resize(self._part_of(self._rate, self.spec), self.clock.monotonic())
         self._fit_slots()
 
     @property
@@ -223,17 +129,48 @@ class ProviderRuntime:
             await self.slots.wait(min(self._queue_timeout_s, time_left_s()), self.spec.name)
         try:
             key = self._pick(model, last)
-            booked_at = 0.0
-            if self._rate is not None and (wait_s := self._rate.book(1, booked_at := self.clock.monotonic())):
+            booked_at, wait_s, rate = 0.0, 0.0, self._rate  # it may be another one by the time that this call starts
+            if rate is not None and (wait_s := rate.book(1, booked_at := self.clock.monotonic())):
                 patience_s = min(self._queue_timeout_s, time_left_s())
-                key = await self._wait_for_rate(self._rate, booked_at, wait_s, patience_s, partial(self._pick, model, last))
+                key = await self._wait_for_rate(rate, booked_at, wait_s, patience_s, partial(self._pick, model, last))
+            breaker, claimed = self.breaker(key.id, model.model_id), _NOTHING_CLAIMED
+            if key.rests or not (breaker.calm or breaker.closed):
+                try:
+                    key, breaker, claimed = await self._begin(key, model, last)
+                except BaseException:
+                    if rate is not None:
+                        rate.give_back(1, booked_at + wait_s)
+                    raise
         except BaseException:
             self.slots.release()
             raise
-        breaker = self.breaker(key.id, model.model_id)
         self.retries.calls += 1
         observed = None if self._adaptive is None else Observed(self._adaptive, booked_at)
-        return Upstream(self, key, model.model_id, breaker, observed)
+        return Upstream(self, key, model.model_id, breaker, claimed, observed)
+
+    async def acquire_with(
+        self, passage: Passage, model: ModelSpec, time_left_s: Callable[[], float], resort_s: float | None = None
+    ) -> Upstream:
+        """As `acquire`, past what all machines count together: the gates of `passage`, the slots and the rate, in one question.
+        Where it fails, `passage` is to be undone."""
+        if resort_s:
+            await self._wait_for_trial(model.model_id, min(self._queue_timeout_s, resort_s))
+        last = resort_s is not None
+        self._pick(model, last)  # fails before anything is counted
+        spec, rate, patience_s = self.spec, self._rate, min(self._queue_timeout_s, time_left_s())
+        try:
+            taken = await places.take(passage, spec, patience_s, self.clock, _sleep)
+        except ClusterDown:
+            passage.enter_here(places.lines_for(spec, patience_s))
+            return await self.acquire(model, time_left_s, resort_s)
+        if not taken.seen:
+            return await self.acquire(model, time_left_s, resort_s)
+        if wait_s := max(taken.waits_s):
+            await _sleep(wait_s)
+        key, breaker, claimed = await self._begin(self._pick(model, last), model, last)
+        places.mirror(taken, self.slots, rate, self.clock.monotonic())
+        self.retries.calls += 1
+        return Upstream(self, key, model.model_id, breaker, claimed)
 
     def learn_from(self, observed: Observed, who: tuple[str, str], response: Response) -> None:
         """The vendor accepted a call with the key and model `who`, and may state what it allows them."""
@@ -242,7 +179,8 @@ class ProviderRuntime:
 
     def learn_the_end(self, observed: Observed, error: BaseException | None, now: float) -> None:
         overloaded = isinstance(error, ProviderFault) and error.vendor_status in _OVERLOADED
-        observed.ended(now, refused=overloaded or isinstance(error, ProviderLimited))
+        rest_s = min(error.retry_after_s or 0.0, MAX_REST_S) if isinstance(error, ProviderLimited) else 0.0
+        observed.ended(now, refused=overloaded or isinstance(error, ProviderLimited), rest_s=rest_s)
         self._fit_slots()
 
     def breaker(self, key_id: str, model_id: str) -> BreakerGate:
@@ -250,6 +188,39 @@ class ProviderRuntime:
         if gate is None:
             gate = self._breakers[(key_id, model_id)] = BreakerGate(self.spec.breaker, self._rng)
         return gate
+
+    def uses(self, key: Key, model_id: str, breaker: BreakerGate) -> bool:
+        """Whether key and breaker are still those of this provider: neither secret nor server has been replaced."""
+        return self._pool.get(key.id) is key and self._breakers.get((key.id, model_id)) is breaker
+
+    def tell(self, news: News) -> None:
+        """The other processes, of what has happened here."""
+        if isinstance(news, Opened | Rests):
+            news = msgspec.structs.replace(news, reset_at=self._reset_at)
+        tell(self._peers, news)
+
+    def hear(self, news: News) -> None:
+        """Of what has happened elsewhere. A key that is not known here is none of ours."""
+        now = self.clock.monotonic()
+        if isinstance(news, Reset):
+            if news.reset_at > self._reset_at:
+                self._reset_at = news.reset_at
+                self.reset()
+            return
+        key = self._pool.get(news.key)
+        if key is None or (isinstance(news, Opened | Rests) and news.reset_at < self._reset_at):
+            return
+        match news:
+            case Opened():
+                self.breaker(key.id, news.model).opened_elsewhere(
+                    news.wait_s, news.last_wait_s, news.open_s, news.doublings, news.reason, now
+                )
+            case Closed():
+                self.breaker(key.id, news.model).closed_elsewhere(now)
+            case Rests():
+                key.rests_elsewhere(news.model, news.wait_s, news.length_s, news.reason, now)
+            case Works():
+                key.works(news.model, now)
 
     def reset(self) -> None:
         """Closes every breaker and ends every key's rest, as an administrator asked."""
@@ -310,6 +281,17 @@ class ProviderRuntime:
             )
         raise type(reason)(reason.message, retry_after_s=wait_s, vendor_status=reason.vendor_status)
 
+    async def _begin(self, key: Key, model: ModelSpec, last: bool) -> tuple[Key, BreakerGate, tuple[str, ...]]:
+        """`key`, or the next one where another process tries that one; its breaker; and what was claimed. Raises as `acquire` does."""
+        # By then a vendor that is silent was given up, or an answer has begun.
+        ttl_s = self.spec.timeouts.connect_s + self.spec.timeouts.first_byte_s + _TRIAL_MARGIN_S
+        while True:
+            breaker = self.breaker(key.id, model.model_id)
+            claimed = await self.trials.begin(key, model.model_id, breaker, ttl_s)
+            if claimed is not None:
+                return key, breaker, claimed
+            key = self._pick(model, last)
+
     def _look(self, model_id: str, last: bool) -> tuple[Key | None, float, ProviderError | None]:
         """See KeyPool.pick."""
         now = self.clock.monotonic()
@@ -344,54 +326,35 @@ class ProviderRuntime:
     def _set_rate(self, rate: Rate | None) -> None:
         self._rate = rate
         self._adaptive = rate if isinstance(rate, Adaptive) else None
+        self.slots.apart = self._adaptive is not None and self._limits.parts(self._adaptive) > 1
+
+    def _rate_for(self, spec: ProviderSpec, rate: Rate | None, before: ProviderSpec | None, now: float) -> Rate | None:
+        """`rate`, which was made for `before`, with the numbers of `spec`; another one where its type is another. What is used stays so."""
+        if not spec.rate.capacity:
+            return None
+        if rate is None or before is None or spec.rate.type != before.rate.type or not self._limits.keeps(rate, spec.rate):
+            # What is learnt is learnt of one server.
+            name = f"{spec.id} at {spec.base_url}" if spec.rate.type == "adaptive" else spec.id
+            fresh = self._limits.rate(name, spec.rate, now, self._machines)
+            # Where processes share it, one of the others may have told it already what is used.
+            if rate is not None and (used := min(rate.used(now), int(spec.rate.capacity)) - fresh.used(now)) > 0:
+                fresh.book(used, now)
+            rate = fresh
+        elif spec.rate != before.rate or spec.keys != before.keys:
+            rate.resize(self._part_of(rate, spec), now)
+        if isinstance(rate, Adaptive):
+            rate.parties = max(1, len(spec.keys))
+        return rate
+
+    def _part_of(self, rate: Rate, spec: ProviderSpec) -> RateSpec:
+        return shared_out(spec.rate, self._machines * self._limits.parts(rate))
 
     def _fit_slots(self) -> None:
-        limit = self.spec.max_concurrency
-        if self._adaptive is not None:
-            limit = min(limit or self._adaptive.concurrency, self._adaptive.concurrency)
+        """Where the limit is learnt, it is that of those who learn together."""
+        adaptive = self._adaptive
+        parts = self._machines * self._limits.parts(self.slots if adaptive is None else adaptive)
+        limit = self.spec.max_concurrency and max(1, self.spec.max_concurrency // parts)
+        if adaptive is not None:
+            limit = min(limit or adaptive.concurrency, adaptive.concurrency)
         if limit != self.slots.limit:
             self.slots.resize(limit)
-
-
-def _said_of_retries(error: GatewayError, response: Response) -> GatewayError:
-    """OpenAI and Anthropic send `x-should-retry` for their own SDKs, which obey it before they look at the status."""
-    if isinstance(error, ProviderError) and response.headers.get("x-should-retry") == "false":
-        error.ask_again = False
-    return error
-
-
-async def _error_body(response: Response) -> bytes:
-    """What an error says for itself; b"" where that is a long page, or cannot be read: the status says enough."""
-    try:
-        return await response.read(_MAX_ERROR_BYTES)
-    except ProviderError:
-        return b""
-
-
-def _of_the_key(error: BaseException | None) -> BaseException | None:
-    """Where the pace is learnt, a limit that comes without a wait is the pace's affair: the key need not rest for it."""
-    return None if isinstance(error, ProviderLimited) and error.retry_after_s is None else error
-
-
-def _rate_for(spec: ProviderSpec, rate: Rate | None, before: ProviderSpec | None, now: float) -> Rate | None:
-    """`rate`, which was made for `before`, with the numbers of `spec`; another one where its type is another. What is used stays so."""
-    if not spec.rate.capacity:
-        return None
-    if rate is None or before is None or spec.rate.type != before.rate.type:
-        fresh = _fresh_rate(spec.rate)
-        if rate is not None and (used := min(rate.used(now), int(spec.rate.capacity))):
-            fresh.book(used, now)
-        rate = fresh
-    elif spec.rate != before.rate or spec.keys != before.keys:
-        rate.resize(spec.rate, now)
-    if isinstance(rate, Adaptive):
-        rate.parties = max(1, len(spec.keys))
-    return rate
-
-
-def _fresh_rate(spec: RateSpec) -> Rate:
-    if spec.type == "sliding_window":
-        return Window(spec)
-    if spec.type == "adaptive":
-        return Adaptive(spec)
-    return Bucket(spec.capacity, spec.refill_rate or spec.capacity)

@@ -1,9 +1,18 @@
 import sys
 
 from django.apps import AppConfig
+from django.contrib.admin import apps as django_admin
+
+
+class AdminConfig(django_admin.AdminConfig):
+    """The admin, with a site whose every page asks `access.scope` who may see which rows."""
+
+    default = False
+    default_site = "access.admin_site.Site"
 
 
 class LlmcontrolConfig(AppConfig):
+    default = True
     name = "llmcontrol"
     label = "llmcontrol"
     verbose_name = "llmcontrol"
@@ -12,3 +21,8 @@ class LlmcontrolConfig(AppConfig):
         """This app is the last: all others, the admin's modules included, have been loaded."""
         if sys.modules.get("psycopg", self) is None:
             del sys.modules["psycopg"]
+        from django.contrib.admin.views.main import ChangeList
+
+        from llmcontrol.admin_search import BoundedSearch
+
+        ChangeList.search_form_class = BoundedSearch

@@ -11,7 +11,9 @@ import asyncio
 import gc
 import logging
 import os
+import random
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmcontrol.settings")
@@ -23,23 +25,41 @@ django_application = get_asgi_application()
 from django.conf import settings  # noqa: E402
 
 from core.clock import SystemClock  # noqa: E402
+from core.config import Snapshot  # noqa: E402
 from core.errors import ConfigurationError  # noqa: E402
 from core.outbound import Guard, GuardedTransport  # noqa: E402
+from gateway.budget import Budgets  # noqa: E402
+from gateway.config.budgets import DatabaseBank  # noqa: E402
 from gateway.config.loader import load  # noqa: E402
 from gateway.config.publisher import current_version  # noqa: E402
 from gateway.config.states import StatePublisher  # noqa: E402
 from gateway.config.watcher import Watcher  # noqa: E402
+from gateway.doors.exchange import Timers  # noqa: E402
 from gateway.doors.http import Gateway  # noqa: E402
+from gateway.doors.idempotent import Idempotency  # noqa: E402
 from gateway.idempotency import Flights  # noqa: E402
 from gateway.manager import Manager  # noqa: E402
 from gateway.pipeline import Pipeline  # noqa: E402
+from gateway.progress import ProgressNotes  # noqa: E402
+from gateway.sharing.answers import Answers  # noqa: E402
+from gateway.sharing.machine import joined  # noqa: E402
+from gateway.sharing.peers import Alone  # noqa: E402
+from gateway.sharing.together import Together  # noqa: E402
+from llmcontrol.body_limit import BodyLimit  # noqa: E402
+from llmcontrol.request_limit import RequestLimit  # noqa: E402
 from llmcontrol.routing import data_plane  # noqa: E402
+from monitoring import metrics  # noqa: E402
 from monitoring.journal import Journal  # noqa: E402
+from monitoring.progress import ProgressFiles  # noqa: E402
 from monitoring.threads import in_thread  # noqa: E402
 from monitoring.usage import Drainer, replay  # noqa: E402
+from tasks.dispatcher import Dispatcher  # noqa: E402
+from tasks.execution import Runner  # noqa: E402
+from tasks.signals import submitted  # noqa: E402
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
+_READY_WITHIN_S = 5.0
 
 
 class DataPlane:
@@ -51,26 +71,87 @@ class DataPlane:
         self._gateway = gateway
         self._journal = Journal(settings.JOURNAL_DIR, settings.JOURNAL_SEGMENT_BYTES, clock)
         self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW))
-        manager = Manager(self._transport, clock, settings.QUEUE_TIMEOUT_S, settings.MAX_CONTEXT_TOKENS)
-        self._pipeline = Pipeline(manager, self._journal, clock, max_retries=settings.MAX_RETRIES, max_in_flight=settings.MAX_STREAMS)
+        self._together = Together(
+            settings.REDIS_ADDRESS, settings.API_KEY_PEPPER, settings.IDEMPOTENCY_BYTES, lambda machines: manager.share_among(machines)
+        )
+        self.peers = self._together.peers
+        manager = Manager(
+            self._transport,
+            clock,
+            settings.QUEUE_TIMEOUT_S,
+            settings.MAX_CONTEXT_TOKENS,
+            limits=joined(),
+            cluster=self._together.cluster,
+            peers=self.peers,
+        )
+        if not isinstance(self.peers, Alone):
+            # Peers keep a value of up to a sixteenth of what they keep in all.
+            longest = settings.IDEMPOTENCY_BYTES // 32
+            gateway.idempotency.answers = Answers(self.peers, clock, ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=longest)
+        self._progress = ProgressFiles(settings.JOURNAL_DIR, self._journal.token)
+        self._bank = DatabaseBank(self._journal.token, settings.BUDGET_LEASE_S)
+        self._budgets = Budgets(self._bank, clock, lease_s=settings.BUDGET_LEASE_S, timeout_s=settings.BUDGET_TIMEOUT_S)
+        self._manager = manager
+        self._pipeline = Pipeline(
+            manager,
+            self._journal,
+            clock,
+            max_retries=settings.MAX_RETRIES,
+            max_in_flight=settings.MAX_STREAMS,
+            strict=settings.ACCOUNTING == "strict",
+            progress=ProgressNotes(self._progress, clock, settings.PROGRESS_INTERVAL_S) if settings.PROGRESS_INTERVAL_S else None,
+            budgets=self._budgets,
+            budget_output_tokens=settings.BUDGET_OUTPUT_TOKENS,
+        )
         states = StatePublisher(manager.provider_states)
-        self._watcher = Watcher(load, current_version, manager.apply, settings.CONFIG_POLL_S, publish=states.due)
-        self._drainer = Drainer(settings.JOURNAL_DIR, self._journal, settings.DRAIN_INTERVAL_S)
+        self._watcher = Watcher(load, current_version, self._apply, settings.CONFIG_POLL_S, publish=states.due, aged=self._aged)
+        self._drainer = Drainer(settings.JOURNAL_DIR, self._journal, settings.DRAIN_INTERVAL_S, retention_days=settings.RETENTION_DAYS)
+        self._dispatcher = Dispatcher(
+            Runner(gateway, clock.wall, random.Random()),
+            clock.wall,
+            concurrency=settings.TASK_CONCURRENCY,
+            lease_s=settings.TASK_LEASE_S,
+            poll_s=settings.TASK_POLL_S,
+        )
         self._tasks: list[asyncio.Task[None]] = []
+        # Set once bringing up has worked or failed for the first time.
+        self.tried = asyncio.Event()
 
     def start(self) -> None:
         self._tasks.append(asyncio.create_task(self._bring_up()))
 
     async def stop(self) -> None:
         """Refuses new requests, then writes down what is left."""
+        submitted.disconnect(self._wake)
+        await self._dispatcher.stop()
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
         await self._watcher.stop()
+        await self._together.stop()
         await self._transport.close()
         await self._drainer.stop()
+        for task in self._tasks[1:]:
+            task.cancel()
+        await self._bank.stop(drained=not self._drainer.backlog_bytes)
         self._journal.close()
+        self._progress.close()
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        self._budgets.apply(snapshot)
+        self._manager.apply(snapshot)
+
+    def _aged(self, age_s: float) -> None:
+        """Is told at each look for how long nobody has known whether the configuration in force is still the right one."""
+        metrics.CONFIG_AGE.set(age_s)
+        self._gateway.stale = age_s > 0
+        if 0 < settings.MAX_CONFIG_AGE_S < age_s:
+            self._gateway.pipeline = None
+            self._gateway.not_ready_because = f"the database has not been readable for {age_s:.0f} s, longer than LLM_MAX_CONFIG_AGE_S"
+        elif self._gateway.pipeline is None:
+            self._gateway.pipeline = self._pipeline
 
     async def _bring_up(self) -> None:
+        await self._together.start()
         while True:
             try:
                 await in_thread(lambda: replay(settings.JOURNAL_DIR))
@@ -78,14 +159,25 @@ class DataPlane:
                 break
             except Exception as exc:
                 self._gateway.not_ready_because = f"the database is not usable yet ({type(exc).__name__})"
+                self.tried.set()
                 _log.warning("not ready: %s; trying again in %.0f s", exc, _RETRY_S)
                 await asyncio.sleep(_RETRY_S)
         self._tasks.append(asyncio.create_task(self._drainer.run()))
+        self._tasks.append(asyncio.create_task(self._budgets.run()))
         # What start-up made lives as long as the process: the collector need not look at it again for each request.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
         self._gateway.pipeline = self._pipeline
+        if settings.TASK_CONCURRENCY:
+            self._loop = asyncio.get_running_loop()
+            submitted.connect(self._wake)
+            self._dispatcher.start()
+        self.tried.set()
+
+    def _wake(self, **signal: Any) -> None:
+        """Tasks are submitted in Django's threads."""
+        self._loop.call_soon_threadsafe(self._dispatcher.wake)
 
 
 class Application:
@@ -96,10 +188,25 @@ class Application:
             pepper=settings.API_KEY_PEPPER,
             max_body_bytes=settings.MAX_BODY_BYTES,
             body_timeout_s=settings.BODY_TIMEOUT_S,
-            flights=Flights(SystemClock(), ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=settings.IDEMPOTENCY_BYTES),
+            idempotency=Idempotency(
+                flights=Flights(SystemClock(), ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=settings.IDEMPOTENCY_BYTES),
+                wait_s=settings.IDEMPOTENCY_WAIT_S,
+            ),
+            timers=Timers(settings.SSE_KEEPALIVE_S),
+            trusted_proxies=settings.TRUSTED_PROXIES,
         )
-        self._route = data_plane(self._gateway, django_application, websocket=settings.LLM_ENABLE_WEBSOCKET)
+        # Bodies first: one that is slow to come takes no place.
+        site = BodyLimit(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
+        self._route = data_plane(self._gateway, site, websocket=settings.LLM_ENABLE_WEBSOCKET)
         self._plane: DataPlane | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._gateway.pipeline is not None
+
+    def drain(self) -> None:
+        """/ready says no from now on; requests are served as before."""
+        self._gateway.draining = True
 
     async def __call__(
         self,
@@ -114,23 +221,40 @@ class Application:
             self._start()
         await self._route(scope, receive, send)
 
-    def _start(self) -> None:
-        self._plane = DataPlane(self._gateway)
-        self._plane.start()
+    async def opened(self) -> Gateway:
+        """The gateway, once it serves: for Python code in this process. Raises ServerBusy where it cannot; ConfigurationError."""
+        plane = self._plane or self._start()
+        await plane.tried.wait()
+        self._gateway.live()
+        return self._gateway
+
+    async def closed(self) -> None:
+        """Stops what `opened` has started, where no server does it: everything settled is then written down."""
+        if self._plane is not None:
+            await self._plane.stop()
+            self._plane = None
+
+    def _start(self) -> DataPlane:
+        self._plane = plane = DataPlane(self._gateway)
+        plane.start()
+        return plane
 
     async def _lifespan(
         self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]], send: Callable[[MutableMapping[str, Any]], Awaitable[None]]
     ) -> None:
         await receive()
         try:
-            self._start()
+            plane = self._start()
         except ConfigurationError as exc:
             await send({"type": "lifespan.startup.failed", "message": str(exc)})
             return
+        # A worker that takes another's place is not to refuse what the other would have answered.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_WITHIN_S):
+                await plane.tried.wait()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if self._plane is not None:
-            await self._plane.stop()
+        await plane.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -1,26 +1,23 @@
-"""The first page of the admin: what the last 24 hours looked like, in three bounded queries."""
+"""The first page of the admin: what the last 24 hours looked like, in two bounded queries."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet, Sum
-from django.db.models.functions import TruncHour
 from django.http import HttpRequest
 from django.utils import timezone
 
-from core.money import MICROS
 from gateway.config.models import ConfigVersion
 from monitoring.admin import milliseconds
-from monitoring.models import RequestLog
-from monitoring.pages import amount
+from monitoring.models import RequestLog, Rollup
+from monitoring.pages import amount, to_cents
+from monitoring.stats import Grouped, Period, Sums, hour_name, sums, total
 
 _HOURS = 24
 _TOP_MODELS = 6
 _LAST_REQUESTS = 8
-# 499: the client left, which is nobody's error.
-_IS_ERROR = Q(status_code__gte=400) & ~Q(status_code=499)
 # The chart's box, in its own units.
 _CHART_WIDTH, _CHART_HEIGHT, _BAR_GAP = 960, 160, 6
 
@@ -39,87 +36,81 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(now: datetime) -> dict[str, Any]:
-    """Everything the page shows, from the requests of the 24 hours up to `now`."""
-    recent = RequestLog.objects.filter(started_at__gt=now - timedelta(hours=_HOURS), started_at__lte=now).order_by()
-    hourly = recent.annotate(hour=TruncHour("started_at")).values("hour", "currency")
-    rows: list[dict[str, Any]] = [
-        dict(row)
-        for row in hourly.annotate(
-            requests=Count("pk"),
-            errors=Count("pk", filter=_IS_ERROR),
-            tokens=Sum("total_tokens"),
-            cost=Sum("cost_micros"),
-            unpriced=Count("pk", filter=Q(cost_micros__isnull=True, attempts__gt=0)),
-        )
-    ]
-    requests, errors = (sum(row[name] for row in rows) for name in ("requests", "errors"))
+    """Everything the page shows, from the rollups of this hour and the 24 before it."""
+    period = Period.around(now - timedelta(hours=_HOURS), now + timedelta(microseconds=1), now)
+    grouped = sums(Rollup.objects.all(), period, ("hour", "model"), durations=False)
+    whole = total(grouped.values())
+    hours = [period.until - timedelta(hours=ago) for ago in range(_HOURS + 1, 0, -1)]
+    requests, errors = _per_hour(grouped, _asked), _per_hour(grouped, _failed)
     return {
-        "requests": requests,
-        "errors": errors,
-        "error_share": f"{100 * errors / requests:.1f} %" if requests else "",
-        "tokens": sum(row["tokens"] for row in rows),
-        "costs": _costs(rows),
-        "unpriced": sum(row["unpriced"] for row in rows),
-        "bars": _bars(rows, now),
+        "requests": _asked(whole),
+        "errors": _failed(whole),
+        "error_share": f"{100 * _failed(whole) / _asked(whole):.1f} %" if _asked(whole) else "",
+        "tokens": sum(whole.tokens().values()),
+        "costs": [amount(to_cents(micros), currency) for currency, micros in sorted(whole.cost.items())],
+        "unpriced": whole.counts()["unpriced_attempts"],
+        "bars": _bars(hours, requests, errors),
         "chart_width": _CHART_WIDTH,
         "chart_height": _CHART_HEIGHT,
-        "busiest": max(_per_hour(rows, "requests").values(), default=0),
-        "models": _top_models(recent),
+        "busiest": max(requests.values(), default=0),
+        "models": _top_models(grouped),
         "last": _last_requests(),
     }
 
 
-def _costs(rows: list[dict[str, Any]]) -> list[str]:
-    """One sum for each currency; sums of different currencies are never added."""
+def _asked(of: Sums) -> int:
+    return of.counts()["requests"] + of.counts()["refused"]
+
+
+def _failed(of: Sums) -> int:
+    """Without those whose client left, which is nobody's error."""
+    return of.counts()["errors"] + of.counts()["refused"]
+
+
+def _per_hour(grouped: Grouped, count: Callable[[Sums], int]) -> dict[str, int]:
     totals: dict[str, int] = {}
-    for row in rows:
-        if row["cost"] is not None and row["currency"]:
-            totals[row["currency"]] = totals.get(row["currency"], 0) + row["cost"]
-    return [amount(_to_cents(micros), currency) for currency, micros in sorted(totals.items())]
-
-
-def _to_cents(micros: int) -> int:
-    """Sums of a unit or more are shown to the cent; smaller ones in full, since a thousand tokens can cost less than one."""
-    return micros if micros < MICROS else (micros + 5_000) // 10_000 * 10_000
-
-
-def _per_hour(rows: list[dict[str, Any]], name: str) -> dict[datetime, int]:
-    totals: dict[datetime, int] = {}
-    for row in rows:
-        totals[row["hour"]] = totals.get(row["hour"], 0) + row[name]
+    for (hour, _), of in grouped.items():
+        totals[hour] = totals.get(hour, 0) + count(of)
     return totals
 
 
-def _bars(rows: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
-    """One bar an hour, the oldest first; the first and the last hour are only partly inside the span."""
-    requests, errors = _per_hour(rows, "requests"), _per_hour(rows, "errors")
-    this_hour = timezone.localtime(now).replace(minute=0, second=0, microsecond=0)
-    hours = [this_hour - timedelta(hours=ago) for ago in range(_HOURS, -1, -1)]
+def _bars(hours: list[datetime], requests: dict[str, int], errors: dict[str, int]) -> list[dict[str, Any]]:
+    """One bar an hour, the oldest first; the last hour has only begun."""
     highest, step = max(requests.values(), default=0) or 1, _CHART_WIDTH / len(hours)
-    return [
-        {
-            "x": round(index * step + _BAR_GAP / 2, 1),
-            "width": round(step - _BAR_GAP, 1),
-            "height": round(_CHART_HEIGHT * requests.get(hour, 0) / highest, 1),
-            "y": round(_CHART_HEIGHT * (1 - requests.get(hour, 0) / highest), 1),
-            "error_height": round(_CHART_HEIGHT * errors.get(hour, 0) / highest, 1),
-            "error_y": round(_CHART_HEIGHT * (1 - errors.get(hour, 0) / highest), 1),
-            "requests": requests.get(hour, 0),
-            "errors": errors.get(hour, 0),
-            "label": f"{hour:%H:%M}" if index % 4 == 0 else "",
-            "hour": f"{hour:%H:%M}",
-            "middle": round((index + 0.5) * step, 1),
-        }
-        for index, hour in enumerate(hours)
-    ]
+    bars = []
+    for index, hour in enumerate(hours):
+        asked, failed = (counted.get(hour_name(hour), 0) for counted in (requests, errors))
+        bars.append(
+            {
+                "x": round(index * step + _BAR_GAP / 2, 1),
+                "width": round(step - _BAR_GAP, 1),
+                "height": round(_CHART_HEIGHT * asked / highest, 1),
+                "y": round(_CHART_HEIGHT * (1 - asked / highest), 1),
+                "error_height": round(_CHART_HEIGHT * failed / highest, 1),
+                "error_y": round(_CHART_HEIGHT * (1 - failed / highest), 1),
+                "requests": asked,
+                "errors": failed,
+                "label": f"{timezone.localtime(hour):%H:%M}" if index % 4 == 0 else "",
+                "hour": f"{timezone.localtime(hour):%H:%M}",
+                "middle": round((index + 0.5) * step, 1),
+            }
+        )
+    return bars
 
 
-def _top_models(recent: QuerySet[RequestLog]) -> list[dict[str, Any]]:
+def _top_models(grouped: Grouped) -> list[dict[str, Any]]:
     """The models that vendors were really called for: a name that a caller made up is none."""
-    rows = recent.filter(attempts__gt=0).values("alias").annotate(requests=Count("pk"), tokens=Sum("total_tokens"))
-    top: list[dict[str, Any]] = [dict(row) for row in rows.order_by("-requests", "alias")[:_TOP_MODELS]]
+    by_model: dict[str, list[Sums]] = {}
+    for (_, model), of in grouped.items():
+        if of.counts()["attempts"]:
+            by_model.setdefault(model, []).append(of)
+    rows: list[dict[str, Any]] = []
+    for model, of_model in by_model.items():
+        whole = total(of_model)
+        rows.append({"alias": model, "requests": whole.counts()["requests"], "tokens": sum(whole.tokens().values())})
+    top = sorted(rows, key=lambda row: (-row["requests"], row["alias"]))[:_TOP_MODELS]
     for row in top:
-        row["share"] = round(100 * row["requests"] / top[0]["requests"])
+        row["share"] = round(100 * row["requests"] / (top[0]["requests"] or 1))
     return top
 
 

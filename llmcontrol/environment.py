@@ -6,12 +6,15 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 
 from core.errors import ConfigurationError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_KEY_ID = re.compile(r"[0-9]{1,3}")
+_KEY_REFERENCE = re.compile(r"(vault:[A-Za-z0-9._-]{1,128}|aws:[A-Za-z0-9/_:-]{1,2048})")
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -45,6 +48,10 @@ class Environment:
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(f"{name}_FILE: {file} cannot be read ({type(exc).__name__})") from None
 
+    def reader(self, name: str) -> Callable[[], str]:
+        """`text(name)` as it is when asked: an agent may renew the file that NAME_FILE names."""
+        return partial(self.text, name)
+
     def required(self, name: str, hint: str) -> str:
         value = self.text(name)
         if not value:
@@ -75,19 +82,42 @@ class Environment:
             raise ConfigurationError(f"{name}={value!r}: write true or false")
         return _BOOLEANS[value.lower()]
 
+    def one_of(self, name: str, default: str, *others: str) -> str:
+        value = self.text(name) or default
+        if value not in (default, *others):
+            raise ConfigurationError(f"{name}={value!r}: write {' or '.join((default, *others))}")
+        return value
+
     def items(self, name: str, default: str = "") -> list[str]:
         return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
 
-    def keys(self, name: str, hint: str) -> dict[int, bytes]:
-        """`1:<base64 of 32 bytes>,2:…` → {1: bytes, 2: bytes}. The message never repeats the value."""
-        keys: dict[int, bytes] = {}
+    def keys(self, name: str, hint: str) -> dict[int, bytes | str]:
+        """`1:<base64 of 32 bytes>,2:vault:NAME,3:aws:KEY` → {1: bytes, 2: "vault:NAME", 3: "aws:KEY"}.
+
+        The message never repeats the value.
+        """
+        keys: dict[int, bytes | str] = {}
         for item in self.required(name, hint).split(","):
-            id_, _, encoded = item.strip().partition(":")
-            try:
-                key = base64.b64decode(encoded, validate=True)
-            except (binascii.Error, ValueError):
-                key = b""
-            if not id_.isdecimal() or not 0 < int(id_) < 256 or len(key) != 32:
-                raise ConfigurationError(f"{name}: write ID:BASE64 with an id from 1 to 255 and exactly 32 bytes; {hint}")
+            id_, _, value = item.strip().partition(":")
+            key = _key(value)
+            if not _KEY_ID.fullmatch(id_) or not 0 < int(id_) < 256 or key is None:
+                raise ConfigurationError(
+                    f"{name}: write ID:BASE64 with an id from 1 to 255 and exactly 32 bytes, ID:vault:NAME or ID:aws:KEY; {hint}"
+                )
+            if int(id_) in keys:
+                raise ConfigurationError(f"{name}: the id {int(id_)} is there twice; give every key an id of its own")
+            if isinstance(key, bytes) and key in keys.values():  # one at a service may be there twice: it has versions of its own
+                raise ConfigurationError(f"{name}: key {int(id_)} is a copy of another one; {hint}")
             keys[int(id_)] = key
         return keys
+
+
+def _key(value: str) -> bytes | str | None:
+    """The 32 bytes, or where else the key is; None for what is neither."""
+    if _KEY_REFERENCE.fullmatch(value):
+        return value
+    try:
+        key = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if len(key) == 32 else None

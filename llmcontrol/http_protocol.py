@@ -1,5 +1,5 @@
-"""uvicorn's HTTP/1.1 parser, with the three bounds it lacks: how large a request's head may be, how long it may take, and
-how long a client may leave its answer untaken.
+"""uvicorn's HTTP/1.1 parser, with the bounds it lacks: how large a request's head may be, how long it may take, how long a
+client may leave its answer untaken, and how many connections it may hold; and with an end that answers what was sent.
 
 httptools collects a head without limit, and uvicorn times only connections that have been answered before. A client that
 does not read would hold its answer's memory, and a stream all it occupies at the vendor, for as long as it likes. The
@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import msgspec
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from core.deadlines import Deadlines
+from llmcontrol.connection_limit import ConnectionLimit
 from llmcontrol.http_answer import Cycle
+from llmcontrol.untaken import Untaken
+
+# For what is on the wire when the listener closes: a client that has just sent a request could not know.
+_LINGER_S = 1
+_IDLE_TICK_S = 0.25  # how much longer than it may an idle connection may stay
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -32,9 +41,19 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class BoundedConfig(Config):
-    """Carries the bounds to every connection; also into worker processes, to which it is pickled."""
+    """Carries to every connection what all of them share: bounds, and how far the server's end has come.
+
+    `draining`: answers say `connection: close`. `closed`: nobody is accepted any more.
+    """
 
     bounds = Bounds()
+    draining = False
+    closed = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections = ConnectionLimit()
+        self.idle = Deadlines(_IDLE_TICK_S)
 
 
 class HeadTooLarge(Exception):
@@ -42,36 +61,67 @@ class HeadTooLarge(Exception):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """A head that fits and comes in one piece costs two additions and a comparison more than before."""
+    """Of uvicorn's callbacks those that come with every request are written anew, shorter: the scope is made at once and when the
+    head is whole, and idle connections share one timer."""
 
     def __init__(
         self, config: BoundedConfig, server_state: ServerState, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.config: BoundedConfig = config
         self._bounds = config.bounds
+        self._entered = False
         self._in_head = False
         self.url = b""  # uvicorn sets it with the first byte of a message, which may never come
         # Bytes read since the last whole message: never less than the head that is being read, often more.
         self._read_bytes = 0
         self._last_read_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
-        self._untaken_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._untaken = Untaken(transport, self.loop, self._bounds.untaken_s)
+        self._entered = self.config.connections.enter(self.client[0] if self.client else "")
+        if not self._entered:
+            transport.write(_unavailable("Too many connections; try again shortly."))
+            transport.close()
+            return
         self._arm()
+        if self.config.closed:  # it was accepted just before
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        self._stop_untaken()
+        self._untaken.stop()
+        self._unset_keepalive_if_required()
+        if self._entered:
+            self.config.connections.leave(self.client[0] if self.client else "")
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The listener is closed. An idle connection lingers, also one whose client has read the head of an answer without `close`."""
+        self.timeout_keep_alive = _LINGER_S
+        if self.cycle is None or self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(_LINGER_S, self.timeout_keep_alive_handler)
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def handle_websocket_upgrade(self) -> None:
+        if self.config.closed:
+            self.transport.write(_unavailable("The server is going down; connect again."))
+            self.transport.close()
+            return
+        self._entered = False  # from here on the socket's affair
+        self._untaken.stop()
+        super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_untaken()
+        self._untaken.watch()
 
     def resume_writing(self) -> None:
-        self._stop_untaken()
+        self._untaken.stop()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -85,8 +135,7 @@ class BoundedHttp(HttpToolsProtocol):
                 self._arm()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head = True
+        self.url, self.headers, self.expect_100_continue, self._in_head = b"", [], False, True
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -94,15 +143,64 @@ class BoundedHttp(HttpToolsProtocol):
             self._disarm()
         if self._head_too_large():
             raise HeadTooLarge
-        super().on_headers_complete()
+        parser, before = self.parser, self.cycle
+        version = parser.get_http_version()
+        self.scope = self._scope_of(version, parser.get_method().decode("ascii"))
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        self.cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _scope_of(self, http_version: str, method: str) -> Any:
+        raw_path, query = _split(self.url)
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": http_version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "method": method,
+            "path": self.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": self.root_path.encode("ascii") + raw_path,
+            "query_string": query,
+        }
 
     def on_message_complete(self) -> None:
         # What follows in the same read is the next head's.
         self._read_bytes = self._last_read_bytes
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.due_s = self.loop.time() + self.timeout_keep_alive
+            self.config.idle.add(self, self.loop)
+
+    def overdue(self) -> None:
+        """See `core.deadlines.Due`: nothing was asked for too long."""
+        self.timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self.config.idle.discard(self)
+        super()._unset_keepalive_if_required()
+
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        cycle.__class__ = Cycle  # uvicorn makes its own, and offers no place to say which
+        if self.config.draining:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
@@ -142,21 +240,21 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self._arm()  # an earlier request of this connection is still being answered
 
-    def _watch_untaken(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._untaken_timer = self.loop.call_later(self._bounds.untaken_s, self._untaken, left)
 
-    def _stop_untaken(self) -> None:
-        if self._untaken_timer is not None:
-            self._untaken_timer.cancel()
-            self._untaken_timer = None
+def _split(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request's target."""
+    if url.startswith(b"/") and b"#" not in url:
+        path, _, query = url.partition(b"?")
+        return path, query
+    parsed = httptools.parse_url(url)
+    return parsed.path, parsed.query or b""
 
-    def _untaken(self, before: int) -> None:
-        """Closing would wait for what the client does not take, so the connection is aborted; the app hears of a disconnect."""
-        if self.transport.get_write_buffer_size() < before:
-            self._watch_untaken()  # slow, but it reads
-        else:
-            self.transport.abort()
+
+def _unavailable(text: str) -> bytes:
+    return (
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\nretry-after: 1\r\n"
+        f"content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}"
+    ).encode()
 
 
 def _refusal(bounds: Bounds) -> bytes:

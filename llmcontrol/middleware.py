@@ -1,16 +1,26 @@
-"""What every answer of the control plane passes through: a content security policy, and static files that suit ASGI."""
+"""What every answer of the control plane passes through: a content security policy, who acts for the audit trail, and static files that
+suit ASGI."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
+from django_prometheus.middleware import PrometheusAfterMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
+
+from monitoring import audit_context, audit_people
+from monitoring.audit_context import Actor
+from monitoring.models import AuditEvent
 
 _POLICY = (
     "default-src 'self'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -47,6 +57,95 @@ def content_security_policy(get_response: Any) -> Handler:
         return restrict(request, get_response(request))
 
     return synchronous
+
+
+class Metrics(PrometheusAfterMiddleware):
+    """A method is any word that a client likes: in a label, what is none of HTTP's stands for all of its kind."""
+
+    def label_metric(self, metric: Any, request: HttpRequest, response: HttpResponseBase | None = None, **labels: Any) -> Any:
+        if "method" in labels:
+            labels["method"] = self._method(request)
+        return super().label_metric(metric, request, response=response, **labels)
+
+
+@sync_and_async_middleware
+def audited(get_response: Any) -> Handler:
+    """Tells the audit trail who acts during a request, and gives it what was refused; the answer has the request's id."""
+
+    if iscoroutinefunction(get_response):
+
+        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+            with audit_context.acting(request_actor(request)):
+                response = await get_response(request)
+                if response.status_code in _REFUSED:
+                    await sync_to_async(_record_refusal)(request, response)
+            return _with_id(request, response)
+
+        return asynchronous
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        with audit_context.acting(request_actor(request)):
+            response = get_response(request)
+            if response.status_code in _REFUSED:
+                _record_refusal(request, response)
+        return _with_id(request, response)
+
+    return synchronous
+
+
+_REFUSED = (401, 403)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def request_actor(request: HttpRequest) -> Callable[[], Actor]:
+    """Asked when something is recorded: by then REST has read the token, or the session its user."""
+    given = request.headers.get("x-request-id", "")
+    request.audit_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex  # type: ignore[attr-defined]
+
+    def actor() -> Actor:
+        user: Any = getattr(request, "user", None)
+        known = user is not None and user.is_authenticated
+        return Actor(
+            source="admin" if request.path_info.startswith("/admin/") else "api",
+            name=user.get_username() if known else "",
+            user_id=str(user.pk) if known else "",
+            address=address_of(request),
+            request_id=request.audit_id,  # type: ignore[attr-defined]
+        )
+
+    return actor
+
+
+def address_of(request: HttpRequest) -> str:
+    """The client's; where the other end is a trusted proxy, what that says of it."""
+    address = str(request.META.get("REMOTE_ADDR") or "")
+    forwarded = request.headers.get("x-forwarded-for", "").split(",")
+    while forwarded and _is_proxy(address) and (said := forwarded.pop().strip()):
+        address = said
+    return address
+
+
+def _is_proxy(address: str) -> bool:
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(known in network for network in settings.TRUSTED_PROXIES)
+
+
+def _record_refusal(request: HttpRequest, response: HttpResponseBase) -> None:
+    """403, and 401 to whoever showed a token: who shows nothing is no more than told to log in."""
+    action = AuditEvent.Action.REFUSED
+    if response.status_code == 401:
+        if "Authorization" not in request.headers:
+            return
+        action = AuditEvent.Action.LOGIN_FAILED
+    audit_people.record_refusal(action, f"{request.method} {request.path_info}", response.status_code)
+
+
+def _with_id(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    response.headers.setdefault("x-request-id", request.audit_id)  # type: ignore[attr-defined]
+    return response
 
 
 class StaticFiles(WhiteNoiseMiddleware):

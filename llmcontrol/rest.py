@@ -10,11 +10,14 @@ from django.core.exceptions import FieldError, ImproperlyConfigured
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db.models import QuerySet
 from rest_framework.exceptions import APIException, ErrorDetail, ParseError, ValidationError
+from rest_framework.filters import BaseFilterBackend
 from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+
+from access import scope
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
@@ -34,17 +37,26 @@ class DeclaredPermissions(BasePermission):
     """The model's own permission for the usual actions; a view declares those of others in
     `permission_for = {"action or method": "app.codename" or a tuple of them; () = anybody who is logged in}`.
 
-    Whatever is not declared is a mistake in the view, and is refused loudly rather than let through.
+    Whatever is not declared is a mistake in the view, and is refused loudly rather than let through. A role in a team opens only
+    views whose rows `TeamRows` narrows.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
         user = request.user
         if not user or not user.is_authenticated:
             return False
-        action = getattr(view, "action", None) if hasattr(view, "action_map") else (request.method or "").lower()
-        if action in (None, "metadata", "options"):
-            return True  # no handler for this method, so 405 follows; or a question about the route itself
-        return bool(user.has_perms(self.needed(view, action)))
+        action = asked_of(view, request)
+        if action is None:
+            return True
+        needed = self.needed(view, action)
+        if user.has_perms(needed):
+            return True
+        narrowed = TeamRows in getattr(view, "filter_backends", ())
+        return narrowed and all(scope.allows(user, permission) for permission in needed)
+
+    def has_object_permission(self, request: Request, view: Any, obj: Any) -> bool:
+        action = asked_of(view, request)
+        return action is None or all(scope.allows(request.user, permission, obj) for permission in self.needed(view, action))
 
     @staticmethod
     def needed(view: Any, action: str) -> tuple[str, ...]:
@@ -57,6 +69,27 @@ class DeclaredPermissions(BasePermission):
             meta = queryset.model._meta
             return (f"{meta.app_label}.{_VERBS[action]}_{meta.model_name}",)
         raise ImproperlyConfigured(f"{type(view).__name__} does not say in permission_for who may {action}")
+
+
+def asked_of(view: Any, request: Request) -> str | None:
+    """The action, or for plain views the method. None: no handler for this method, so 405 follows; or a question about the route."""
+    if hasattr(view, "action_map"):
+        action = getattr(view, "action", None)
+    else:
+        method = (request.method or "").lower()
+        action = "get" if method == "head" else method if hasattr(view, method) else None
+    return None if action in (None, "metadata", "options") else action
+
+
+class TeamRows(BaseFilterBackend):
+    """All rows for those who have the permission over everything; else those that they may see through their teams.
+    What somebody may not see is answered as what is not there."""
+
+    def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
+        action = asked_of(view, request)
+        if action is not None and request.user.has_perms(DeclaredPermissions.needed(view, action)):
+            return queryset
+        return scope.visible(request.user, queryset)
 
 
 class KeysetPagination(CursorPagination):

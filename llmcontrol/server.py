@@ -1,4 +1,4 @@
-"""uvicorn, set up for this product: one process, or several under its supervisor.
+"""uvicorn, set up for this product: one process, or several under a supervisor.
 
 Importing this must not read settings: worker processes import it before they set up Django.
 """
@@ -6,58 +6,40 @@ Importing this must not read settings: worker processes import it before they se
 from __future__ import annotations
 
 import ctypes
+import logging.config
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
+import sys
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import uvicorn
 from django.conf import settings
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors.multiprocess import Multiprocess
 
 from core.errors import ConfigurationError
-from llmcontrol.http_protocol import BoundedConfig, BoundedHttp, Bounds
+from gateway.sharing.machine_folder import shared_folder
+from llmcontrol import http_protocol as protocol
+from llmcontrol.connection_limit import ConnectionLimit
+from llmcontrol.draining import DrainingServer
+from llmcontrol.http_protocol import BoundedConfig, BoundedHttp
+from llmcontrol.supervisor import Bounds, SpawnedWorker, Supervisor
+from llmcontrol.ws_protocol import DrainingSocket
 
 APPLICATION = "llmcontrol.asgi:application"
 BACKLOG = 2048
 _M_ARENA_MAX = -8
-
-
-class ServerConfig(BoundedConfig):
-    """A worker of several does not outlive its supervisor: orphaned, it would hold the port for ever."""
-
-    def load(self) -> None:
-        super().load()
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            threading.Thread(target=_end_with, args=(parent.sentinel,), name="watch-parent", daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-class Supervisor(Multiprocess):
-    """Replaces a worker that died, and takes its gauges out of the sums: what it was doing is not going on any more."""
-
-    def keep_subprocess_alive(self) -> None:
-        before = list(self.processes)
-        super().keep_subprocess_alive()
-        for process in before:
-            if process not in self.processes and process.pid is not None:
-                _forget_metrics(process.pid)
-
-    @property
-    def failed(self) -> bool:
-        return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
+_OPEN_FILES = 65_536
+# Beyond delay and grace: what is cut gets a second to say so, the journal is drained once more, the interpreter ends.
+_END_MARGIN_S = 10.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -77,56 +59,89 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def _listen(sock: socket.socket) -> None:
+    """Raises ConfigurationError: whoever binds the same address at the same time learns only here who was first."""
+    try:
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        raise ConfigurationError(f"{url_of(sock)} cannot be had ({exc.strerror}): choose another port with --port") from None
+
+
 def url_of(sock: socket.socket) -> str:
     """Where a client on this machine reaches the server."""
     host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # nosec B104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(sock: socket.socket, workers: int, log_level: str = "INFO") -> int:
     """Serves until SIGINT or SIGTERM, then drains. The exit status: 0, or 3 where the application did not start.
+    Raises ConfigurationError where somebody else was first at the address.
 
     `log_level` is uvicorn's own; the product's loggers are not changed by it.
     """
     _keep_one_heap()
-    config = _config(workers, log_level)
+    _raise_open_files()
+    _listen(sock)
     if workers == 1:
-        return _run_alone(uvicorn.Server(config), sock)
-    _share_metrics(settings.STATE_DIR / "metrics")
-    supervisor = Supervisor(config, sockets=[sock])
-    supervisor.run()
-    return STARTUP_FAILURE if supervisor.failed else 0
+        return _run_alone(_server(log_level, None), sock)
+    logging.config.dictConfig(_logging(log_level))
+    grace_s = settings.DRAIN_DELAY_S + settings.SHUTDOWN_GRACE_S
+    bounds = Bounds(silence_s=settings.WORKER_SILENCE_S, end_s=grace_s + _END_MARGIN_S)
+    for name in settings.READ_FROM_FILE:  # each worker reads the file for itself, and so as it is by then
+        os.environ.pop(name, None)
+    spawn = partial(SpawnedWorker, _work, (sock, log_level))
+    with shared_folder(settings.STATE_DIR, workers, settings.SHARED_LIMITS_BYTES) as folder:
+        _share_metrics((folder or settings.STATE_DIR) / "metrics")
+        return Supervisor(spawn, workers, bounds, time.monotonic, _forget_metrics, sock.close).run()
 
 
-def _config(workers: int, log_level: str) -> ServerConfig:
-    config = ServerConfig(
+def _work(sock: socket.socket, log_level: str, tell: Callable[[bytes], None]) -> None:
+    """A worker's whole life. It reads settings anew, and does not outlive its supervisor: orphaned, it would hold the port for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), name="watch-parent", daemon=True).start()
+    sys.exit(_run_alone(_server(log_level, tell), sock))
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _server(log_level: str, tell: Callable[[bytes], None] | None) -> DrainingServer:
+    config = _config(log_level)
+    return DrainingServer(config, lambda: config.loaded_app, delay_s=settings.DRAIN_DELAY_S, grace_s=settings.SHUTDOWN_GRACE_S, tell=tell)
+
+
+def _config(log_level: str) -> BoundedConfig:
+    config = BoundedConfig(
         APPLICATION,
-        workers=workers,
         loop="uvloop",
         http=BoundedHttp,
-        ws="websockets-sansio",
+        ws=DrainingSocket,
         ws_max_size=settings.MAX_BODY_BYTES,
         lifespan="on",
         backlog=BACKLOG,
         timeout_keep_alive=settings.KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.SHUTDOWN_GRACE_S,
         log_config=_logging(log_level),
         access_log=False,
         # What a proxy says about its client is for Django alone, which has a setting of its own for it.
         proxy_headers=False,
         server_header=False,
     )
-    config.bounds = Bounds(max_bytes=settings.MAX_HEAD_BYTES, timeout_s=settings.HEAD_TIMEOUT_S, untaken_s=settings.WRITE_TIMEOUT_S)
+    config.bounds = protocol.Bounds(
+        max_bytes=settings.MAX_HEAD_BYTES, timeout_s=settings.HEAD_TIMEOUT_S, untaken_s=settings.WRITE_TIMEOUT_S
+    )
+    config.connections = ConnectionLimit(settings.MAX_CONNECTIONS_PER_ADDRESS, settings.MAX_CONNECTIONS, settings.TRUSTED_PROXIES)
     return config
 
 
-def _run_alone(server: uvicorn.Server, sock: socket.socket) -> int:
+def _run_alone(server: DrainingServer, sock: socket.socket) -> int:
     def stop(signum: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn puts these handlers back when it is done and raises the signal once more, which would end the process
-    # before it has cleaned up. A signal that comes before uvicorn listens for it is not lost either.
+    # A signal that comes before uvicorn listens for it is not lost.
     before = {sig: signal.signal(sig, stop) for sig in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[sock])
@@ -138,6 +153,14 @@ def _run_alone(server: uvicorn.Server, sock: socket.socket) -> int:
     return 0
 
 
+def _raise_open_files() -> None:
+    """Each connection is an open file, and so is the one to its vendor: the usual 1024 would be the real limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _keep_one_heap() -> None:
     """glibc gives each thread a heap of its own, and ours run one at a time anyway: one heap saves 7 MB per process."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent outside glibc, and nothing is lost then
@@ -146,7 +169,8 @@ def _keep_one_heap() -> None:
 
 
 def _share_metrics(folder: Path) -> None:
-    """Several processes count into files. What earlier processes left there would be counted once more."""
+    """Several processes count into files that they map into their memory. Whoever touches a new page of such a file on a full
+    disk is killed, so they lie in memory where there is room. What earlier processes left there would be counted once more."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import os
 import sys
@@ -10,20 +11,41 @@ from pathlib import Path
 import dj_database_url
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+from django.utils.module_loading import import_string
 
+from core.config import DEFAULT_CURRENCY
 from core.errors import ConfigurationError
+from core.money import CURRENCIES, UNKNOWN_CURRENCY
+from gateway.sharing.redis_address import read_address
 from llmcontrol.environment import Environment, load_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 STATE_DIR = Path(os.environ.get("LLM_STATE_DIR") or BASE_DIR / "var").resolve()
+_given = frozenset(os.environ)
 load_env_file(STATE_DIR / "settings.env")
+# A supervisor does not hand these down, so that workers which it starts later read the file as it is then.
+READ_FROM_FILE = frozenset(os.environ) - _given
 env = Environment()
 _RUN = "`make run` writes one"
 
 # Secrets ------------------------------------------------------------------------------------------------------------
 SECRET_KEY = env.required("SECRET_KEY", _RUN)
 KEY_ENCRYPTION_KEYS = env.keys("KEY_ENCRYPTION_KEYS", _RUN)
+VAULT_ADDR = env.text("VAULT_ADDR")
+VAULT_TOKEN = env.reader("VAULT_TOKEN")
+VAULT_TRANSIT_MOUNT = env.text("VAULT_TRANSIT_MOUNT", "transit")
+VAULT_NAMESPACE = env.text("VAULT_NAMESPACE")
+VAULT_CACERT = env.text("VAULT_CACERT")
+AWS_REGION = env.text("AWS_REGION")
+AWS_KMS_ENDPOINT = env.text("AWS_KMS_ENDPOINT")
+KEK_TIMEOUT_S = env.number("KEK_TIMEOUT_S", 5, 0.1, 60)
+KEK_CACHE_S = env.number("KEK_CACHE_S", 3600, 0, 86_400)
+KEK_CACHE_KEYS = env.integer("KEK_CACHE_KEYS", 10_000, 0, 1_000_000)
 API_KEY_PEPPER = env.required("API_KEY_PEPPER", _RUN).encode()
+# Derived where it is not set, so that an installation from before the trail has one; never changed (docs/audit.md).
+AUDIT_KEY = (env.text("AUDIT_KEY") or hmac.new(API_KEY_PEPPER, b"llmcontrol audit", "sha256").hexdigest()).encode()
+if len(AUDIT_KEY) < 32:
+    raise ConfigurationError("AUDIT_KEY must have at least 32 characters")
 if len(SECRET_KEY) < 32 or len(API_KEY_PEPPER) < 32:
     raise ConfigurationError("SECRET_KEY and API_KEY_PEPPER must each have at least 32 characters")
 
@@ -36,9 +58,9 @@ ASGI_APPLICATION = "llmcontrol.asgi.application"
 INSTALLED_APPS = [
     # Only runserver asks Django for it, and it brings Twisted: 18 MB that no serving process needs.
     *(["daphne"] if "runserver" in sys.argv[1:2] else []),
-    "unfold",
+    "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "llmcontrol.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -56,6 +78,7 @@ INSTALLED_APPS = [
     "models_registry",
     "access",
     "gateway.config",
+    "tasks",
     "llmcontrol",
 ]
 MIDDLEWARE = [
@@ -63,13 +86,15 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "llmcontrol.middleware.content_security_policy",
     "llmcontrol.middleware.StaticFiles",
+    "llmcontrol.storage_errors.StorageErrors",
+    "llmcontrol.middleware.audited",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_prometheus.middleware.PrometheusAfterMiddleware",
+    "llmcontrol.middleware.Metrics",
 ]
 TEMPLATES = [
     {
@@ -92,15 +117,22 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
 STATIC_ROOT = STATE_DIR / "static"
 WHITENOISE_USE_FINDERS = True
+AUTHENTICATION_BACKENDS = ["access.login.ThrottledBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+LOGIN_TRIES = env.integer("LLM_LOGIN_TRIES", 5, 1, 1000)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.boolean("SECURE_COOKIES", False)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.boolean("BEHIND_TLS_PROXY", False) else None
+SECURE_SSL_REDIRECT = env.boolean("HTTPS_REDIRECT", False)
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # asked from inside, with a token of its own
+SECURE_HSTS_SECONDS = env.integer("HSTS_S", 0, 0, 63_072_000)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.boolean("HSTS_SUBDOMAINS", False)
+SECURE_HSTS_PRELOAD = env.boolean("HSTS_PRELOAD", False)
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
@@ -114,7 +146,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # IMMEDIATE: with deferred transactions most concurrent writes fail at once instead of waiting their turn.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
-        "timeout": 20,
+        # An administrator is told after so long that the file is busy; the drainer tries again.
+        "timeout": 5,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     # The admin's theme loads the Postgres driver where there is one, for form fields of Postgres: 11 MB in every process.
@@ -125,6 +158,9 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
 else:
     raise ConfigurationError("DATABASE_URL: only sqlite and postgres are supported")
 
+# Redis --------------------------------------------------------------------------------------------------------------
+REDIS_ADDRESS = read_address(url) if (url := env.text("REDIS_URL")) else None
+
 # REST ---------------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -134,10 +170,10 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["llmcontrol.rest.DeclaredPermissions"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["llmcontrol.rest.StrictJSONParser"],
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["llmcontrol.rest.TeamRows", "django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_PAGINATION_CLASS": "llmcontrol.rest.KeysetPagination",
     "DEFAULT_SCHEMA_CLASS": "llmcontrol.schema.Schema",
-    "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
+    "EXCEPTION_HANDLER": "llmcontrol.storage_errors.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
@@ -148,6 +184,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices"},
 }
 
 # Channels -----------------------------------------------------------------------------------------------------------
@@ -158,22 +195,56 @@ LLM_PORT = env.integer("LLM_PORT", 8000, 1, 65535)
 LLM_ENABLE_WEBSOCKET = env.boolean("LLM_ENABLE_WEBSOCKET", True)
 JOURNAL_DIR = Path(env.text("LLM_JOURNAL_DIR") or STATE_DIR / "journal")
 JOURNAL_SEGMENT_BYTES = env.integer("LLM_JOURNAL_SEGMENT_BYTES", 16 * 2**20, 2**16, 2**30)
+PROGRESS_INTERVAL_S = env.number("LLM_PROGRESS_INTERVAL_S", 0.02, 0, 60)
 DRAIN_INTERVAL_S = env.number("LLM_DRAIN_INTERVAL_S", 0.5, 0.05, 60)
+RETENTION_DAYS = env.integer("LLM_RETENTION_DAYS", 400, 0, 36_500)
+# A row that is gone would be entered, and counted, once more if its journal were read again: that reaches back a day or two.
+if 0 < RETENTION_DAYS < 7:
+    raise ConfigurationError(f"LLM_RETENTION_DAYS={RETENTION_DAYS}: write a whole number from 7 to 36500, or 0 to keep every row")
+MAX_LABELS_PER_DAY = env.integer("LLM_MAX_LABELS_PER_DAY", 500, 0, 100_000)
+AUDIT_CHECKPOINTS = Path(env.text("LLM_AUDIT_CHECKPOINTS") or STATE_DIR / "audit-checkpoints.jsonl")
+AUDIT_REFUSALS_PER_MINUTE = env.integer("LLM_AUDIT_REFUSALS_PER_MINUTE", 10, 1, 1000)
 CONFIG_POLL_S = env.number("LLM_CONFIG_POLL_S", 1.0, 0.1, 60)
+MAX_CONFIG_AGE_S = env.number("LLM_MAX_CONFIG_AGE_S", 3600, 0, 31_536_000)
+ACCOUNTING = env.one_of("LLM_ACCOUNTING", "strict", "best_effort")
 MAX_BODY_BYTES = env.integer("LLM_MAX_BODY_BYTES", 4 * 2**20, 2**10, 2**28)
 BODY_TIMEOUT_S = env.number("LLM_BODY_TIMEOUT_S", 30, 0.1, 3600)
 MAX_STREAMS = env.integer("LLM_MAX_STREAMS", 400, 1, 100_000)
+MAX_CONTROL_REQUESTS = env.integer("LLM_MAX_CONTROL_REQUESTS", 40, 1, 1000)
+REPORTING_CURRENCY = env.text("LLM_CURRENCY") or DEFAULT_CURRENCY
+if REPORTING_CURRENCY not in CURRENCIES:
+    raise ConfigurationError(f"LLM_CURRENCY={REPORTING_CURRENCY}: {UNKNOWN_CURRENCY}")
+BUDGET_LEASE_S = env.number("LLM_BUDGET_LEASE_S", 60, 6, 3600)
+BUDGET_TIMEOUT_S = env.number("LLM_BUDGET_TIMEOUT_S", 5, 0.1, 60)
+BUDGET_OUTPUT_TOKENS = env.integer("LLM_BUDGET_OUTPUT_TOKENS", 4096, 1, 10_000_000)
 MAX_RETRIES = env.integer("MAX_RETRIES", 2, 0, 10)
 MAX_CONTEXT_TOKENS = env.integer("MAX_CONTEXT_TOKENS", 0, 0, 100_000_000)
 QUEUE_TIMEOUT_S = env.number("LLM_QUEUE_TIMEOUT_S", 10, 0, 600)
 MAX_HEAD_BYTES = env.integer("LLM_MAX_HEAD_BYTES", 64 * 2**10, 2**13, 2**20)
-HEAD_TIMEOUT_S = env.number("LLM_HEAD_TIMEOUT_S", 30, 1, 600)
+HEAD_TIMEOUT_S = env.number("LLM_HEAD_TIMEOUT_S", 10, 1, 600)
 WRITE_TIMEOUT_S = env.number("LLM_WRITE_TIMEOUT_S", 60, 0.1, 3600)
 IDEMPOTENCY_TTL_S = env.number("LLM_IDEMPOTENCY_TTL_S", 600, 0, 86_400)
 IDEMPOTENCY_BYTES = env.integer("LLM_IDEMPOTENCY_BYTES", 32 * 2**20, 0, 2**32)
+IDEMPOTENCY_WAIT_S = env.number("LLM_IDEMPOTENCY_WAIT_S", 60, 0, 3600)
+# Comments in streams; KEEP_ALIVE_S below is about idle connections.
+SSE_KEEPALIVE_S = env.number("LLM_SSE_KEEPALIVE_S", 15, 0, 3600)
+if 0 < SSE_KEEPALIVE_S < 1:
+    raise ConfigurationError(f"LLM_SSE_KEEPALIVE_S={SSE_KEEPALIVE_S:g}: write a number from 1 to 3600, or 0 for no comments")
+SHARED_LIMITS_BYTES = env.integer("LLM_SHARED_LIMITS_BYTES", 4 * 2**20, 2**16, 2**30)
 # Longer than the pools of the usual clients keep an idle connection: they must close first, or they meet a closed one.
 KEEP_ALIVE_S = env.integer("LLM_KEEP_ALIVE_S", 75, 1, 3600)
 SHUTDOWN_GRACE_S = env.integer("LLM_SHUTDOWN_GRACE_S", 30, 1, 3600)
+DRAIN_DELAY_S = env.number("LLM_DRAIN_DELAY_S", 0, 0, 300)
+WORKER_SILENCE_S = env.number("LLM_WORKER_SILENCE_S", 15, 2, 600)
+TASK_CONCURRENCY = env.integer("LLM_MAX_WORKERS", 50, 0, 10_000)
+MAX_QUEUE_SIZE = env.integer("LLM_MAX_QUEUE_SIZE", 1000, 1, 10_000_000)
+TASK_TIMEOUT_S = env.number("LLM_TASK_TIMEOUT", 300, 0.1, 86_400)
+MAX_TASK_TIMEOUT_S = max(3600.0, TASK_TIMEOUT_S)
+TASK_AGING_S = env.number("LLM_TASK_AGING_S", 600, 0, 86_400)
+TASK_LEASE_S = env.number("LLM_TASK_LEASE_S", 20, 2, 600)
+TASK_POLL_S = env.number("LLM_TASK_POLL_S", 1, 0.05, 60)
+MAX_CONNECTIONS = env.integer("LLM_MAX_CONNECTIONS", 10_000, 0, 1_000_000)
+MAX_CONNECTIONS_PER_ADDRESS = env.integer("LLM_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000)
 
 
 def _networks(name: str) -> list[tuple[str, int | None]]:
@@ -192,6 +263,11 @@ def _networks(name: str) -> list[tuple[str, int | None]]:
 
 
 OUTBOUND_ALLOW = _networks("OUTBOUND_ALLOW")
+CUSTOM_ADAPTERS = env.items("LLM_CUSTOM_ADAPTERS")
+try:
+    TRUSTED_PROXIES = [ipaddress.ip_network(item) for item in env.items("LLM_TRUSTED_PROXIES")]
+except ValueError as exc:
+    raise ConfigurationError(f"LLM_TRUSTED_PROXIES: {exc}; write networks such as 10.1.0.0/16, separated by commas") from None
 
 
 # Admin --------------------------------------------------------------------------------------------------------------
@@ -205,7 +281,7 @@ def _entry(title: str, icon: str, model: str) -> dict[str, object]:
         "title": title,
         "icon": icon,
         "link": reverse_lazy(f"admin:{app}_{name}_changelist"),
-        "permission": lambda request: request.user.has_perm(f"{app}.view_{name}") or request.user.has_perm(f"{app}.change_{name}"),
+        "permission": lambda request: import_string("django.contrib.admin.site").shows(request, app, name),
     }
 
 
@@ -218,22 +294,49 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "llmcontrol.dashboard.environment",
     "DASHBOARD_CALLBACK": "llmcontrol.dashboard.dashboard",
+    "LOGIN": {"form": "access.login.LoginForm"},
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("llmcontrol/favicon.svg")}],
     "STYLES": [lambda request: static("llmcontrol/admin.css")],
     "SIDEBAR": {
         "navigation": [
-            {"items": [{"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")}]},
+            {
+                "items": [
+                    {"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")},
+                    {
+                        "title": "Costs",
+                        "icon": "payments",
+                        "link": reverse_lazy("costs"),
+                        "permission": lambda request: request.user.has_perm("monitoring.view_usagerecord"),
+                    },
+                ]
+            },
             {"title": "Vendors", "items": [_entry("Providers", "cloud", "providers.provider")]},
-            {"title": "Models & prices", "items": [_entry("Models", "neurology", "models_registry.llmmodel")]},
+            {
+                "title": "Models & prices",
+                "items": [
+                    _entry("Models", "neurology", "models_registry.llmmodel"),
+                    _entry("Routes", "alt_route", "models_registry.route"),
+                    _entry("Exchange rates", "currency_exchange", "models_registry.exchangerate"),
+                ],
+            },
             {
                 "title": "Callers",
-                "items": [_entry("Teams", "groups", "access.team"), _entry("API keys", "key", "access.apikey")],
+                "items": [
+                    _entry("Teams", "groups", "access.team"),
+                    _entry("Members", "group_add", "access.teammember"),
+                    _entry("Grants", "key_vertical", "access.grant"),
+                    _entry("API keys", "key", "access.apikey"),
+                    _entry("Budgets", "savings", "access.budget"),
+                ],
             },
             {
                 "title": "What happened",
                 "items": [
+                    _entry("Tasks", "checklist", "tasks.task"),
                     _entry("Requests", "receipt_long", "monitoring.requestlog"),
                     _entry("Usage", "toll", "monitoring.usagerecord"),
+                    _entry("Budget entries", "receipt", "monitoring.budgetentry"),
+                    _entry("Audit trail", "policy", "monitoring.auditevent"),
                 ],
             },
             {

@@ -5,16 +5,22 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
+from llmcontrol import costs
 from llmcontrol.views import DocsView, InfoView, MetricsView, RedocView, SchemaView
+from monitoring import audit_admin
 
 handler404 = "llmcontrol.views.not_found"
 
 urlpatterns = [
+    path("admin/costs/", admin.site.admin_view(costs.page), name="costs"),
+    # In place of Django's own history, of every page in the admin.
+    path("admin/<slug:app>/<slug:name>/<path:object_id>/history/", admin.site.admin_view(audit_admin.history), name="audit-history"),
     path("admin/", admin.site.urls),
     path("api/v1/", include("providers.api.urls")),
     path("api/v1/", include("models_registry.api.urls")),
     path("api/v1/", include("access.api.urls")),
     path("api/v1/", include("monitoring.api.urls")),
+    path("api/v1/", include("tasks.api.urls")),
     path("api/info", InfoView.as_view(), name="info"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),

@@ -17,9 +17,10 @@ from unfold.decorators import action, display
 
 from core.errors import GatewayError
 from core.secrets import CannotOpen
-from models_registry import catalogue, services
-from models_registry.forms import SetPriceForm
-from models_registry.models import LLMModel, Price
+from models_registry import catalogue, chains, price_file, services
+from models_registry.conversion import unconvertible
+from models_registry.forms import ExchangeRateForm, RouteForm, SetPriceForm
+from models_registry.models import ExchangeRate, LLMModel, Price, Route
 from models_registry.sync import Proposal, SyncDiff
 from monitoring.pages import Pages, ReadOnly, amount, show_refusal
 from providers.models import Provider
@@ -37,12 +38,16 @@ class PriceInline(ReadOnly, TabularInline):
     """The history of a price. It changes only by "Set price", which ends one row and begins another."""
 
     model = Price
-    fields = ("valid_from", "valid_to", "input", "cached_input", "cache_write", "output", "source")
+    fields = ("valid_from", "valid_to", "holds_for", "input", "cached_input", "cache_write", "output", "source")
     readonly_fields = fields
     verbose_name_plural = "prices per million tokens"
     hide_title = True
     extra = 0
     max_num = 0
+
+    @display(description="For")
+    def holds_for(self, row: Price) -> str:
+        return row.tier.lstrip(", ") or "everything"
 
     @display(description="Input")
     def input(self, row: Price) -> str:
@@ -69,8 +74,9 @@ class LLMModelAdmin(Pages, ModelAdmin):
     search_fields = ("alias", "model_id", "provider__name")
     inlines = (PriceInline,)
     actions_detail = ("set_price",)
+    actions_list = ("import_prices",)
     fieldsets = (
-        (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "is_active"))}),
+        (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "visibility"), "is_active")}),
         ("Choosing among several", {"fields": (("priority", "quality"),)}),
         ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
         ("What does not fit", {"fields": (("unsupported_params", "over_long"),)}),
@@ -89,9 +95,9 @@ class LLMModelAdmin(Pages, ModelAdmin):
 
     @display(description="Price now, in / out")
     def price_now(self, row: Any) -> str:
-        if not row.prices_now:
+        price = next((price for price in row.prices_now if not price.tier), None)
+        if price is None:
             return "unknown"
-        price = row.prices_now[0]
         return f"{amount(price.input_micros, '')} / {amount(price.output_micros, price.currency)}"
 
     @display(description="Last connection test")
@@ -123,6 +129,40 @@ class LLMModelAdmin(Pages, ModelAdmin):
                 return redirect(self.url_of(model))
         return self.page(request, "form.html", model, "Set price", form=form, verb="Set the price")
 
+    # Import prices --------------------------------------------------------------------------------------------------
+    @action(description="Import prices", permissions=["set_price"], icon="download", url_path="import-prices")
+    def import_prices(self, request: HttpRequest) -> HttpResponse:
+        """GET shows what the offline catalogue says otherwise; POST takes what was ticked, all of it or nothing."""
+        if request.method == "POST":
+            ticked = request.POST.getlist("accept")
+            try:
+                lines = price_file.from_catalogue(dry_run=False, accept=ticked)
+            except price_file.PricesRefused as refused:
+                messages.error(request, str(refused))
+                return redirect(request.path)
+            if refusals := [f"{line.provider} {line.model}: {line.note}" for line in lines if line.verb == "refused"]:
+                messages.error(request, " ".join(["Nothing was changed.", *refusals]))
+                return redirect(request.path)
+            messages.success(request, f"{len(ticked)} price{'' if len(ticked) == 1 else 's'} set from the catalogue.")
+            return redirect(f"{self.admin_site.name}:models_registry_llmmodel_changelist")
+        return self._import_page(request, price_file.from_catalogue(dry_run=True, accept=()))
+
+    def _import_page(self, request: HttpRequest, lines: list[price_file.Line]) -> TemplateResponse:
+        proposed = [line for line in lines if line.price is not None]
+        request.current_app = self.admin_site.name
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": "Import prices",
+            "original": "from the catalogue",
+            "rows": [_difference(line) for line in proposed[:MAX_PROPOSALS_SHOWN]],
+            "not_shown": max(0, len(proposed) - MAX_PROPOSALS_SHOWN),
+            "unknown": [line for line in lines if line.price is None],
+            "dates": catalogue.dates(),
+            "back": reverse(f"{self.admin_site.name}:models_registry_llmmodel_changelist"),
+        }
+        return TemplateResponse(request, "admin/llmcontrol/import_prices.html", context)
+
     # Sync -----------------------------------------------------------------------------------------------------------
     def get_urls(self) -> list[URLPattern]:
         sync = path("sync/<uuid:provider_id>/", self.admin_site.admin_view(self.sync), name="models_registry_llmmodel_sync")
@@ -153,6 +193,51 @@ class LLMModelAdmin(Pages, ModelAdmin):
         return self.page(request, "sync_models.html", provider, "Sync models", opts=Provider._meta, back=back, **context)
 
 
+@admin.register(Route)
+class RouteAdmin(ModelAdmin):
+    form = RouteForm
+    list_display = ("alias", "active", "chain", "description")
+    list_filter = ("is_active",)
+    search_fields = ("alias", "description")
+    fieldsets = (
+        (None, {"fields": ("alias", "description", "visibility", "is_active")}),
+        ("What is tried", {"fields": ("targets",)}),
+        ("When all of it fails", {"fields": ("degrade_to", "fixed_answer", "chain")}),
+    )
+    readonly_fields = ("chain",)
+
+    @display(description="Status", label={"on": "success", "off": "danger"})
+    def active(self, row: Route) -> str:
+        return "on" if row.is_active else "off"
+
+    @display(description="In plain words")
+    def chain(self, row: Route) -> str:
+        try:
+            return chains.in_plain_words(row.spec()) or "nothing yet"
+        except ValueError as error:
+            return str(error)
+
+
+@admin.register(ExchangeRate)
+class ExchangeRateAdmin(ModelAdmin):
+    """Rates are added and never changed; each is in force until the next one of its two currencies."""
+
+    form = ExchangeRateForm
+    list_display = ("base", "quote", "rate", "valid_from", "source")
+    list_filter = ("base", "quote")
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        for sentence in unconvertible():
+            messages.warning(request, sentence)
+        return super().changelist_view(request, extra_context)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
 def _may_price(request: HttpRequest) -> bool:
     return bool(request.user.has_perm("models_registry.add_price"))
 
@@ -180,6 +265,17 @@ def _shown(difference: SyncDiff, *, may_price: bool) -> dict[str, Any]:
         "not_shown": max(0, len(difference.proposals) - MAX_PROPOSALS_SHOWN),
         "may_price": may_price,
         "dates": catalogue.dates() if difference.proposals else "",
+    }
+
+
+def _difference(line: price_file.Line) -> dict[str, Any]:
+    new, old = line.price, line.latest
+    return {
+        "line": line,
+        "tier": new.tier.lstrip(", ") if new else "",
+        "now": f"{amount(old.input_micros, '')} / {amount(old.output_micros, old.currency)}" if old else "unknown",
+        "then": f"{amount(new.input_micros, '')} / {amount(new.output_micros, new.currency)}" if new else "",
+        "others": "; ".join(filter(None, price_file.notes(line)[2:-1])),
     }
 
 

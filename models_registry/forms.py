@@ -1,4 +1,4 @@
-"""The form that gives a model its price."""
+"""The form that gives a model its price, and the one of a route."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
-from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSplitDateTimeWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminSplitDateTimeWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from core.money import MAX_PRICE_PER_MILLION
-from models_registry.models import CURRENCY_VALIDATOR
+from core.money import MAX_PRICE_PER_MILLION, rate_from_decimal
+from models_registry.models import ExchangeRate, Price, Route, validate_currency
 from models_registry.services import ALL_BUCKETS
 
 
@@ -32,7 +39,7 @@ class SetPriceForm(forms.Form):
     currency = forms.CharField(
         initial="USD",
         max_length=3,
-        validators=[CURRENCY_VALIDATOR],
+        validators=[validate_currency],
         widget=UnfoldAdminTextInputWidget,
         help_text="Three capital letters.",
     )
@@ -50,6 +57,20 @@ class SetPriceForm(forms.Form):
     input_image = _per_million("Image input, per million tokens", "Empty: the same as input.", required=False)
     output_audio = _per_million("Audio output, per million tokens", "Empty: the same as output.", required=False)
     output_image = _per_million("Image output, per million tokens", "Empty: the same as output.", required=False)
+    service_tier = forms.ChoiceField(
+        choices=Price.ServiceTier.choices,
+        required=False,
+        widget=UnfoldAdminSelectWidget,
+        help_text="As the vendor calls it. Any: for every tier without a price of its own.",
+    )
+    min_input_tokens = forms.IntegerField(
+        label="For requests from this size on",
+        required=False,
+        min_value=0,
+        max_value=1_000_000_000,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Tokens of input, cached ones among them; the price is then that of all its tokens. Empty: of any size.",
+    )
     valid_from = forms.SplitDateTimeField(
         label="In force from",
         required=False,
@@ -70,4 +91,56 @@ class SetPriceForm(forms.Form):
             "per_million": {name: self.cleaned_data[name] for name in ALL_BUCKETS if self.cleaned_data[name] is not None},
             "valid_from": self.cleaned_data["valid_from"],
             "source": self.cleaned_data["source"],
+            "service_tier": self.cleaned_data["service_tier"],
+            "min_input_tokens": self.cleaned_data["min_input_tokens"] or 0,
         }
+
+
+class ExchangeRateForm(forms.ModelForm):
+    """The rate itself as a plain decimal; the row judges the rest."""
+
+    rate = forms.DecimalField(
+        help_text="Units of the second currency for one of the first, e.g. 0.1404; at most ten decimals.",
+        widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "any"}),
+    )
+
+    class Meta:
+        model = ExchangeRate
+        fields = ("base", "quote", "rate", "valid_from", "source")
+
+    def clean_rate(self) -> Decimal:
+        rate: Decimal = self.cleaned_data["rate"]
+        try:
+            self.instance.rate_e10 = rate_from_decimal(rate)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+        return rate
+
+
+class AliasesField(forms.CharField):
+    """A list of aliases, one a line."""
+
+    widget = UnfoldAdminTextareaWidget
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [line.strip() for line in (super().to_python(value) or "").splitlines() if line.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool(initial != self.to_python(data))
+
+
+class RouteForm(forms.ModelForm):
+    """The row itself judges the chain; an empty one too."""
+
+    targets = AliasesField(
+        label="Models",
+        required=False,
+        help_text="Aliases, one a line, tried one after the other. Several models of one alias are tried by their priority.",
+    )
+
+    class Meta:
+        model = Route
+        fields = ("alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer")

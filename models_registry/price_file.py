@@ -3,9 +3,10 @@
 A file is JSON, a list of objects as REST takes them but with the model by its name, or CSV with a line of headings:
 
     [{"provider": "openai-main", "model": "gpt-4o", "currency": "USD", "per_million": {"input": "2.50", "output": "10"}}]
-    provider,model,currency,input,cached_input,output,valid_from,source
+    provider,model,currency,input,cached_input,output,service_tier,min_input_tokens,valid_from,source
 
-`provider`, `valid_from` and `source` may be left out. No price is edited: another one ends it.
+All but `model` and the amounts may be left out. No price is edited: another one ends it. One that is refused keeps all others
+from being taken.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -29,42 +30,67 @@ from django.utils.dateparse import parse_datetime
 from core.money import plain
 from models_registry import catalogue
 from models_registry.models import LLMModel, Price
-from models_registry.services import ALL_BUCKETS, price_columns, set_price
+from models_registry.services import ALL_BUCKETS, OPTIONAL_BUCKETS, latest_price, price_columns, set_price
 
 MAX_FILE_BYTES = 10 * 2**20
-_FIELDS = ("provider", "model", "currency", "valid_from", "source", "per_million")
+_FIELDS = ("provider", "model", "currency", "valid_from", "source", "service_tier", "min_input_tokens", "per_million")
 
 
 class PricesRefused(Exception):
-    """The file cannot be read at all. The message says why."""
+    """The file cannot be read at all, or what was accepted is no more what it was. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What becomes of one model: new | changed | unchanged | unknown | refused. `price` is None for the last two, `note` says why."""
+    """What becomes of one price of one model: new | changed | differs | unchanged | unknown | refused.
+
+    `price` is the one that was, or would be, set, None for unknown and refused; `latest` the one in its place, if any. A price
+    that `differs` was not taken. `note` says what else there is to say.
+    """
 
     provider: str
     model: str
     verb: str
     price: Price | None = None
+    latest: Price | None = None
     note: str = ""
 
+    @property
+    def key(self) -> str:
+        """Names this very difference, for those who accept it: the model, the size, and what the price takes the place of."""
+        price = self.price
+        return f"{price.model_id}/{price.min_input_tokens}/{self.latest.pk if self.latest else ''}" if price else ""
 
-def from_catalogue(provider: str = "", *, dry_run: bool) -> list[Line]:
-    """A price for every model that has none, as far as the catalogue knows one. `provider` "" = all."""
+
+def from_catalogue(provider: str = "", *, dry_run: bool, replaces: bool = False, accept: Collection[str] | None = None) -> list[Line]:
+    """What the catalogue says beside what is here, without what is the same. `provider` "" = all.
+
+    Taken is what a model without any price gets, and with `replaces` what differs from its own too; or else what is in `accept`,
+    by `Line.key`. Raises PricesRefused where that is not proposed (any more).
+    """
     with transaction.atomic():
-        lines = [_from_catalogue(row) for row in _models(provider).filter(prices__isnull=True)]
-        transaction.set_rollback(dry_run)
+        lines = [
+            _taken(line) if (line.key in accept if accept is not None else line.verb == "new" or replaces) else _left(line)
+            for line in _catalogue_lines(provider)
+        ]
+        if accept is not None and (gone := set(accept) - {line.key for line in lines}):
+            raise PricesRefused(f"{len(gone)} of the accepted prices are not proposed any more: look again. Nothing was changed.")
+        _keep(lines, dry_run)
     return lines
 
 
 def from_file(path: Path, provider: str = "", *, dry_run: bool) -> list[Line]:
-    """What the file says, line by line: one that is refused keeps no other from being taken. Raises PricesRefused, OSError."""
+    """What the file says, entry by entry. Raises PricesRefused, OSError."""
     entries = _entries(path)
     with transaction.atomic():
-        lines = [line for entry in entries for line in _from_entry(entry, provider)]
-        transaction.set_rollback(dry_run)
+        lines = [line for number, entry in enumerate(entries, 1) for line in _from_entry(number, entry, provider)]
+        _keep(lines, dry_run)
     return lines
+
+
+def _keep(lines: list[Line], dry_run: bool) -> None:
+    """All of it or nothing."""
+    transaction.set_rollback(dry_run or any(line.verb == "refused" for line in lines))
 
 
 def _models(provider: str) -> QuerySet[LLMModel]:
@@ -72,11 +98,39 @@ def _models(provider: str) -> QuerySet[LLMModel]:
     return rows.filter(provider__name=provider) if provider else rows
 
 
-def _from_catalogue(row: LLMModel) -> Line:
-    entry = catalogue.entry_of(row.provider, row.model_id)
-    if entry is None or not entry.per_million:
-        return Line(row.provider.name, row.alias, "unknown", note="the catalogue has no price for it")
-    return _set(row, {"currency": catalogue.CURRENCY, "per_million": dict(entry.per_million), "source": entry.price_source})
+def _catalogue_lines(provider: str) -> Iterator[Line]:
+    for row in _models(provider).prefetch_related("prices"):
+        entry, has_prices = catalogue.entry_of(row.provider, row.model_id), bool(row.prices.all())
+        if entry is None or not entry.per_million:
+            if not has_prices:
+                yield Line(row.provider.name, row.alias, "unknown", note="the catalogue has no price for it")
+            continue
+        given = {"currency": catalogue.CURRENCY, "source": entry.price_source}
+        for size, per_million in ((0, entry.per_million), *entry.tiers):
+            price = {**given, "per_million": dict(per_million), "min_input_tokens": size}
+            latest = latest_price(row, min_input_tokens=size)
+            if latest is None or not _stands(latest, price):
+                yield Line(row.provider.name, row.alias, "differs" if has_prices else "new", _unsaved(row, price), latest)
+
+
+def _unsaved(row: LLMModel, price: dict[str, Any]) -> Price:
+    others = {name: value for name, value in price.items() if name != "per_million"}
+    return Price(model=row, **price_columns(price["per_million"]), **others)
+
+
+def _taken(line: Line) -> Line:
+    """A line of the catalogue, with its price set."""
+    if line.price is None:
+        return line
+    price = line.price
+    per_million = {name: plain(micros) for name in ALL_BUCKETS if (micros := getattr(price, f"{name}_micros")) is not None}
+    given = {"currency": price.currency, "per_million": per_million, "source": price.source, "min_input_tokens": price.min_input_tokens}
+    return _set(price.model, given)
+
+
+def _left(line: Line) -> Line:
+    """A line of the catalogue whose price is not taken."""
+    return replace(line, verb="differs") if line.price else line
 
 
 def _entries(path: Path) -> list[Any]:
@@ -92,23 +146,24 @@ def _entries(path: Path) -> list[Any]:
     return found
 
 
-def _from_entry(entry: Any, provider: str) -> Iterator[Line]:
+def _from_entry(number: int, entry: Any, provider: str) -> Iterator[Line]:
     """One line for each row that the entry is about; none where it is about another provider than `provider`."""
     if not isinstance(entry, dict):
-        yield Line("", "", "refused", note="an entry is an object of names and values")
+        yield Line("", "", "refused", note=f"entry {number}: an entry is an object of names and values")
         return
     # A CSV has every column in every line.
-    given = {str(name): value for name, value in entry.items() if value not in (None, "")}
+    given = {name: value for name, value in entry.items() if value not in ("", None)}
     said, name = str(given.get("provider", "")), str(given.get("model", ""))
     if provider and said and said != provider:
         return
     try:
         price, rows = _price(given), _rows(said or provider, name)
     except ValidationError as refused:
-        yield Line(said, name, "refused", note=_sentence(refused))
+        yield Line(said, name, "refused", note=f"entry {number}: {_sentence(refused)}")
         return
     for row in rows:
-        yield _set(row, price)
+        line = _set(row, price)
+        yield replace(line, note=f"entry {number}: {line.note}") if line.verb == "refused" else line
 
 
 def _price(given: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +177,18 @@ def _price(given: dict[str, Any]) -> dict[str, Any]:
     price = {"currency": given.get("currency", "USD"), "per_million": buckets, "source": str(given.get("source", ""))}
     if "valid_from" in given:
         price["valid_from"] = _moment(given["valid_from"])
+    if "service_tier" in given:
+        price["service_tier"] = str(given["service_tier"])
+    if "min_input_tokens" in given:
+        price["min_input_tokens"] = _whole(given["min_input_tokens"])
     return price
+
+
+def _whole(value: Any) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
+        raise ValidationError({"min_input_tokens": "Write a whole number of tokens, e.g. 200001."})
+    return int(text)
 
 
 def _moment(value: Any) -> datetime:
@@ -148,14 +214,14 @@ def _rows(provider: str, name: str) -> list[LLMModel]:
 
 
 def _set(row: LLMModel, price: dict[str, Any]) -> Line:
-    latest = row.prices.order_by("-valid_from").first()
+    latest = latest_price(row, price.get("service_tier", ""), price.get("min_input_tokens", 0))
     try:
         if latest is not None and _stands(latest, price):
-            return Line(row.provider.name, row.alias, "unchanged", latest)
+            return Line(row.provider.name, row.alias, "unchanged", latest, latest)
         made = set_price(row, **price)
     except ValidationError as refused:
         return Line(row.provider.name, row.alias, "refused", note=_sentence(refused))
-    return Line(row.provider.name, row.alias, "changed" if latest else "new", made, made.source)
+    return Line(row.provider.name, row.alias, "changed" if latest else "new", made, latest)
 
 
 def _stands(latest: Price, price: dict[str, Any]) -> bool:
@@ -185,9 +251,20 @@ def _cells(line: Line) -> tuple[str, ...]:
     if price is None:
         return (line.provider, line.model, line.verb, "", "", "", "", "", line.note)
     amounts = (price.input_micros, price.cached_input_micros, price.cache_write_micros, price.output_micros)
-    others = [
-        f"{bucket} {plain(micros)}"
-        for bucket in ALL_BUCKETS[4:]
-        if (micros := getattr(price, f"{bucket}_micros")) is not None
-    ]  # fmt: skip
-    return (line.provider, line.model, line.verb, price.currency, *map(plain, amounts), "; ".join(filter(None, [line.note, *others])))
+    return (line.provider, line.model, line.verb, price.currency, *map(plain, amounts), "; ".join(filter(None, notes(line))))
+
+
+def notes(line: Line) -> list[str]:
+    """What is to be said of a price beside its main amounts."""
+    price = line.price
+    if price is None:
+        return [line.note]
+    others = [f"{name} {plain(micros)}" for name in OPTIONAL_BUCKETS if (micros := getattr(price, f"{name}_micros")) is not None]
+    return [price.tier.lstrip(", "), price.source, *others, f"now {amounts_of(line.latest)}" if line.verb == "differs" else ""]
+
+
+def amounts_of(price: Price | None) -> str:
+    """The main amounts in one line."""
+    if price is None:
+        return "unknown"
+    return f"{plain(price.input_micros)} / {plain(price.output_micros)} {price.currency}"

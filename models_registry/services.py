@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from core.money import MAX_PRICE_PER_MILLION, micros_from_decimal
+from core.money import MAX_PRICE_PER_MILLION, micros_from_decimal, rate_from_decimal
 from models_registry import catalogue, sync
-from models_registry.models import LLMModel, Price
+from models_registry.models import ExchangeRate, LLMModel, Price
 from models_registry.sync import SyncDiff
 from providers.models import Provider
 from providers.services import list_vendor_models
@@ -66,7 +67,8 @@ def _take_proposals(diff: SyncDiff, accepted: Mapping[str, Collection[str]], row
             continue
         taken = sync.fill_in(row, proposal, fields)
         if "per_million" in fields and proposal.per_million and row not in priced:
-            set_price(row, currency=proposal.currency, per_million=proposal.per_million, source=proposal.price_source)
+            for size, amounts in ((0, proposal.per_million), *proposal.tiers):
+                set_price(row, currency=proposal.currency, per_million=amounts, source=proposal.price_source, min_input_tokens=size)
             taken.append("per_million")
         if taken:
             diff.taken[row.model_id] = taken
@@ -79,26 +81,63 @@ def set_price(
     per_million: Mapping[str, str | Decimal],
     valid_from: datetime | None = None,
     source: str = "",
+    service_tier: str = "",
+    min_input_tokens: int = 0,
 ) -> Price:
     """What `model` costs from `valid_from` (None: now) on, in units of `currency` per million tokens.
 
-    The price before it ends at that moment, and nothing that was charged changes. `cached_input` and `cache_write` follow
-    `input` where they are not given, OPTIONAL_BUCKETS stay empty. Raises ValidationError by field, `per_million.<bucket>` for an amount.
+    The price before it, of the same tier and size, ends at that moment, and nothing that was charged changes.
+    `cached_input` and `cache_write` follow `input` where they are not given, OPTIONAL_BUCKETS stay empty.
+    Raises ValidationError by field, `per_million.<bucket>` for an amount.
     """
     amounts = price_columns(per_million)
     with transaction.atomic():
         # The lock makes two prices for one model take turns.
         LLMModel.objects.select_for_update().get(pk=model.pk)
         start = valid_from or timezone.now()
-        latest = Price.objects.filter(model=model).order_by("-valid_from").first()
+        latest = latest_price(model, service_tier, min_input_tokens)
         _refuse_overlap(latest, start)
         if latest is not None and latest.valid_to is None:
             latest.valid_to = start
             latest.save(update_fields=["valid_to"])
-        price = Price(model=model, currency=currency, valid_from=start, source=source, **amounts)
+        price = Price(
+            model=model,
+            service_tier=service_tier,
+            min_input_tokens=min_input_tokens,
+            currency=currency,
+            valid_from=start,
+            source=source,
+            **amounts,
+        )
         price.full_clean()
         price.save(force_insert=True)
     return price
+
+
+def latest_price(model: LLMModel, service_tier: str = "", min_input_tokens: int = 0) -> Price | None:
+    """The one that began last, or will."""
+    if not isinstance(min_input_tokens, int):
+        raise ValidationError({"min_input_tokens": "Write a whole number of tokens."})
+    prices = Price.objects.filter(model=model, service_tier=service_tier, min_input_tokens=min_input_tokens)
+    return prices.order_by("-valid_from").first()
+
+
+def set_exchange_rate(*, base: str, quote: str, rate: str | Decimal, valid_from: datetime | None = None, source: str = "") -> ExchangeRate:
+    """What one unit of `base` is worth in `quote` from `valid_from` (None: now) on. Raises ValidationError by field."""
+    row = ExchangeRate(base=base, quote=quote, rate_e10=_exchange_rate(rate), valid_from=valid_from or timezone.now(), source=source)
+    with transaction.atomic():
+        row.full_clean()
+        row.save(force_insert=True)
+    return row
+
+
+def _exchange_rate(rate: str | Decimal) -> int:
+    """In core.money.RATE_SCALE-ths. Raises ValidationError."""
+    try:
+        _refuse_binary(rate)
+        return rate_from_decimal(rate)
+    except ValueError as error:
+        raise ValidationError({"rate": str(error)}) from None
 
 
 def price_columns(per_million: Mapping[str, str | Decimal]) -> dict[str, int]:
@@ -121,8 +160,7 @@ def price_columns(per_million: Mapping[str, str | Decimal]) -> dict[str, int]:
 
 def _micros(amount: str | Decimal) -> int:
     """Raises ValueError with a sentence. The size is looked at first: 1e999999 is a number, and a long one."""
-    if isinstance(amount, float | bool):
-        raise ValueError('Write the amount as text, e.g. "2.50": binary fractions do not hold money exactly.')
+    _refuse_binary(amount)
     try:
         exact = Decimal(amount)
         in_range = exact.is_finite() and 0 <= exact <= MAX_PRICE_PER_MILLION
@@ -131,6 +169,11 @@ def _micros(amount: str | Decimal) -> int:
     if not in_range:
         raise ValueError(f"Write an amount from 0 to {MAX_PRICE_PER_MILLION}.")
     return micros_from_decimal(exact)
+
+
+def _refuse_binary(amount: Any) -> None:
+    if isinstance(amount, float | bool):
+        raise ValueError('Write the amount as text, e.g. "2.50": binary fractions do not hold money exactly.')
 
 
 def _refuse_overlap(latest: Price | None, start: datetime) -> None:

@@ -23,7 +23,7 @@ _NOT_IN_AN_ALIAS = re.compile(r"[^A-Za-z0-9._:/@-]")
 class Proposal:
     """What the catalogue would fill in at one of the vendor's models, and only where a row has nothing of its own.
 
-    None, [] and {} = nothing to fill in. The sources say which catalogue, of which day.
+    None, [] and {} = nothing to fill in. `tiers` come with the price: see catalogue.Entry. The sources say which catalogue, of which day.
     """
 
     model_id: str
@@ -34,6 +34,7 @@ class Proposal:
     currency: str
     limits_source: str
     price_source: str
+    tiers: tuple[catalogue.Tier, ...] = ()
 
     @property
     def source(self) -> str:
@@ -102,6 +103,7 @@ def proposal(provider: Provider, model_id: str, rows: list[LLMModel], priced: se
         currency=catalogue.CURRENCY,
         limits_source=entry.limits_source,
         price_source=entry.price_source,
+        tiers=entry.tiers,
     )
     return found if found.fields else None
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from monitoring.filters import Between, KeyNamed, ModelNamed, Outcome, ProviderNamed, Since, StatusCode, TeamNamed
+from monitoring.filters import Between, KeyNamed, ModelNamed, Outcome, ProviderNamed, Since, StatusCode, Tagged, TeamNamed, UserNamed
 from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
 from monitoring.pages import ReadOnly, amount
@@ -78,10 +78,10 @@ class Ledger(ReadOnly, ModelAdmin):
 class RequestLogAdmin(Ledger):
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
-    list_filter = (Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed)
+    list_filter = (Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed, UserNamed, Tagged)
     fieldsets = (
         (None, {"fields": (("request_id", "when"), ("status_code", "error_code"), "error_message")}),
-        ("Caller", {"fields": (("team_name", "key_name"), ("dialect", "mode"))}),
+        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("dialect", "mode"))}),
         (
             "Answer",
             {
@@ -149,10 +149,24 @@ class UsageRecordAdmin(Ledger):
         "took",
     )
     list_display_links = ("when", "short_id")
-    list_filter = (Since, ("started_at", Between), "status", TeamNamed, KeyNamed, ModelNamed, ProviderNamed, "usage_source")
+    list_filter = (
+        Since,
+        ("started_at", Between),
+        "status",
+        TeamNamed,
+        KeyNamed,
+        ModelNamed,
+        ProviderNamed,
+        UserNamed,
+        Tagged,
+        "usage_source",
+    )
     fieldsets = (
         (None, {"fields": (("request_id", "attempt"), ("when", "status"), ("error_code", "vendor_status"), "finish_reason")}),
-        ("Caller and vendor", {"fields": (("team_name", "key_name"), ("alias", "provider_name"), ("sent_to", "mode"))}),
+        (
+            "Caller and vendor",
+            {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("alias", "provider_name"), ("sent_to", "mode"))},
+        ),
         (
             "Tokens and money",
             {
@@ -162,7 +176,7 @@ class UsageRecordAdmin(Ledger):
                     ("cache_write_tokens", "cache_write_1h_tokens"),
                     ("input_audio_tokens", "input_image_tokens"),
                     ("output_audio_tokens", "output_image_tokens"),
-                    "usage_source",
+                    ("usage_source", "usage_refused"),
                     ("cost", "price_id"),
                 )
             },
@@ -174,3 +188,6 @@ class UsageRecordAdmin(Ledger):
     @display(description="Status", label=STATUS_KINDS)
     def outcome(self, row: UsageRecord) -> tuple[str, str]:
         return row.status, row.get_status_display()
+
+
+from monitoring import audit_admin  # noqa: E402, F401  (Django looks for admin classes in this file alone)

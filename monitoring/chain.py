@@ -20,6 +20,8 @@ import msgspec
 from monitoring import journal, ledger
 from monitoring.journal import AttemptSettled, Position, SegmentRead, read_segment, segment_numbers, segment_path
 from monitoring.ledger import REQUESTS, USAGE, Books, Row, Table
+from monitoring.progress import read_progress, remove_progress
+from monitoring.reserve import reserve_path
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,12 @@ class Batch:
 class Chain:
     """One process's segments, read in order into the ledger, with the place up to which that is done on disk beside them."""
 
-    def __init__(self, directory: Path, token: str, report: Report | None = None) -> None:
+    def __init__(self, directory: Path, token: str, report: Report | None = None, *, adopted: bool = False) -> None:
+        """`adopted`: its process is dead, and may have entered more than the checkpoint says."""
         self.report = report if report is not None else Report()
         self._directory = directory
         self._token = token
+        self._adopted = adopted
         self._checkpoint_path = directory / f"{token}.checkpoint"
         self._new_checkpoint_path = directory / f"{token}.checkpoint-new"
         self._checkpoint = self._at = self._load_checkpoint()
@@ -80,7 +84,9 @@ class Chain:
 
     def give_up(self, why: ledger.Interruption, begun_before: float = float("inf")) -> None:
         """Enters everything that began before that moment (wall seconds) and has no end as interrupted. Raises as `advance`."""
-        rows = self._books.give_up(why, begun_before)
+        if not self._books.has_unfinished(begun_before):
+            return self._save_checkpoint()
+        rows = self._books.give_up(why, begun_before, read_progress(self._directory, self._token))
         self.report.interrupted += sum(table is USAGE for table, _ in rows)
         size = journal.MAX_RECORDS
         self._waiting.extend(Batch(self._at, rows[start : start + size]) for start in range(0, len(rows), size))
@@ -100,8 +106,9 @@ class Chain:
         """Clears the journal of a dead process away. The lock's file goes last: until then it is ours."""
         for sequence in segment_numbers(self._directory, self._token):
             segment_path(self._directory, self._token, sequence).unlink(missing_ok=True)
-        for path in (self._checkpoint_path, self._new_checkpoint_path):
+        for path in (self._checkpoint_path, self._new_checkpoint_path, reserve_path(self._directory, self._token)):
             path.unlink(missing_ok=True)
+        remove_progress(self._directory, self._token)
         (self._directory / f"{self._token}.lock").unlink(missing_ok=True)
 
     def _read(self, last: Position) -> Batch | None:
@@ -128,15 +135,7 @@ class Chain:
                 os.link(path, path.with_suffix(".damaged"))
         for damage in read.damage:
             self._problem(str(damage))
-        batch = Batch(self._at)
-        for offset, records in read.writes:
-            position = Position(self._at.sequence, offset)
-            for record in records:
-                result = self._books.take(position, record)
-                if isinstance(result, AttemptSettled):
-                    batch.strays.append(result)
-                elif result is not None:
-                    batch.rows.append(result)
+        batch = Batch(self._at, *self._books.take(self._at.sequence, read.writes))
         self._at = Position(self._at.sequence, read.next_offset)
         return batch
 
@@ -149,10 +148,11 @@ class Chain:
             self._save_checkpoint()
 
     def _store(self, batch: Batch) -> None:
-        new, refused = ledger.insert(batch.rows) if batch.rows else ({}, [])
+        rows, too_old = ledger.recallable(batch.rows) if self._adopted else (batch.rows, [])
+        new, refused = ledger.insert(rows) if rows else ({}, [])
         self.report.usage_records += new.get(USAGE, 0)
         self.report.request_logs += new.get(REQUESTS, 0)
-        lines = [row.as_json() for row in refused]
+        lines = [row.as_json() for row in (*too_old, *refused)]
         if batch.strays:  # usual after a restart: their openings lie before the checkpoint, and they are in the ledger
             known = ledger.known_attempts(settled.request_id for settled in batch.strays)
             lines += [_stray_line(settled) for settled in batch.strays if (settled.request_id, settled.attempt) not in known]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import struct
 from pathlib import Path
@@ -13,12 +15,26 @@ import msgspec
 
 from core.clock import Clock
 from core.errors import AccountingUnavailable, ConfigurationError
+from monitoring.reserve import RESERVE_BYTES, make_reserve, open_reserve, reserve_path
+
+_log = logging.getLogger(__name__)
 
 
-class AttemptOpened(msgspec.Struct, tag="open", array_like=True, frozen=True):
+class Hold(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an attempt has reserved of one budget: of its account that begins at `period_start` (wall seconds), out of a lease;
+    `lease_id` 0 = of a soft budget, which is only counted. In the budget's own unit: micro-units, tokens or requests."""
+
+    budget_id: str
+    period_start: int
+    lease_id: int
+    reserved: int
+
+
+class AttemptOpened(msgspec.Struct, tag="open", array_like=True, frozen=True, gc=False):
     """Written before a vendor is called. Carries all that replay needs if no `AttemptSettled` follows.
 
-    `request_id` and `attempt` tell attempts apart. All from `started_at` on are columns of the ledger.
+    `request_id` and `attempt` tell attempts apart. All but `estimated_input_tokens` and `holds` are columns of the ledger;
+    those with defaults came later.
     """
 
     estimated_input_tokens: int
@@ -35,13 +51,20 @@ class AttemptOpened(msgspec.Struct, tag="open", array_like=True, frozen=True):
     model_id: str
     streamed: bool
     config_version: int
+    holds: tuple[Hold, ...] = ()
+    end_user: str = ""
+    task_type: str = ""
+    tag: str = ""
 
 
-class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True):
+class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True, gc=False):
     """Written when the attempt has ended, before the last byte reaches the client. One per AttemptOpened.
 
-    `status`: ok | error | client_closed. `usage_source`: vendor | estimated | none. `cost_micros` None = price unknown.
-    All from `status` on are columns of the ledger.
+    `status`: ok | error | client_closed. `usage_source`: vendor | estimated | refused | none. `cost_micros` None = price unknown.
+    `cost_reporting_micros`, the same at `exchange_rate`, and `charged_micros`, what the team owes for it, are in `reporting_currency`;
+    None = price or rate unknown. From `status` to `exchange_rate` all are columns of the ledger; those with defaults came later.
+    `charges`: of each of the opening's `holds`, in their order, what was used; () = of none anything.
+    `usage_refused`: what the vendor counted and why that was not believed.
     """
 
     request_id: str
@@ -67,9 +90,15 @@ class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True)
     price_id: str
     duration_ms: int
     first_token_ms: int | None
+    cost_reporting_micros: int | None = None
+    charged_micros: int | None = None
+    reporting_currency: str = ""
+    exchange_rate: str = ""
+    charges: tuple[int, ...] = ()
+    usage_refused: str = ""
 
 
-class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True):
+class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, gc=False):
     """One client request of a known caller, answered or refused. Totals are over all of its attempts."""
 
     started_at: float
@@ -94,9 +123,17 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True):
     first_token_ms: int | None
     config_version: int
     dropped: str
+    end_user: str = ""
+    task_type: str = ""
+    tag: str = ""
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded
+
+# Records hold their columns in a row, between what only pairing and replay need.
+OPENED_COLUMNS = slice(AttemptOpened.__struct_fields__.index("started_at"), AttemptOpened.__struct_fields__.index("holds"))
+LABEL_COLUMNS = slice(AttemptOpened.__struct_fields__.index("end_user"), None)
+SETTLED_COLUMNS = slice(AttemptSettled.__struct_fields__.index("status"), AttemptSettled.__struct_fields__.index("charges"))
 
 
 class Sink(Protocol):
@@ -113,12 +150,14 @@ class Sink(Protocol):
 # that UTF-8 never uses, so it cannot occur inside a payload, and a reader that lost its way finds the next frame by looking for it.
 
 MAGIC = b"\xffLJ2"
-READ_BYTES = 2**17
-MAX_RECORDS = 900
+READ_BYTES = 2**20
+MAX_RECORDS = 3072
 _HEADER = struct.Struct(">4sII")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Record]).decode
 _SUFFIX = ".journal"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_LOOK_AGAIN_S = 1.0
 
 
 class Position(NamedTuple):
@@ -172,6 +211,8 @@ class Journal:
 
     Used from one thread, the event loop's; `committed` may be read from any. Not synced to disk per record: it survives the
     death of the process, not of the machine.
+
+    On a full disk a reserve takes the settlements of what was begun before; nothing new is begun until there is one again.
     """
 
     def __init__(self, directory: Path, segment_bytes: int, clock: Clock) -> None:
@@ -179,11 +220,15 @@ class Journal:
         self.directory = directory
         self._segment_bytes = segment_bytes
         self._torn = False
+        self._clock = clock
+        self._look_again_s = clock.monotonic()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.token, self._lock = self._claim(clock)
             self._sequence, self._size = 1, 0
             self._fd = self._create(1)
+            self._reserve = reserve_path(directory, self.token)
+            self._reserved = make_reserve(self._reserve)
         except OSError as exc:
             raise ConfigurationError(f"LLM_JOURNAL_DIR: {directory} cannot be written ({exc.strerror}); name a writable directory") from exc
 
@@ -204,24 +249,58 @@ class Journal:
             data = frame(*records)
         except UnicodeEncodeError as exc:
             raise _unavailable("a record holds text that is not Unicode") from exc
-        if self._torn or (self._size and self._size + len(data) > self._segment_bytes):
-            self._rotate()
+        if not self._reserved and not _settles(records):
+            self._renew_reserve()
         try:
-            written = os.write(self._fd, data)
+            try:
+                self._append(data)
+            except OSError as exc:
+                if exc.errno not in _NO_ROOM or not self._reserved or not _settles(records):
+                    raise
+                self._turn_to_reserve()
+                self._append(data)
         except OSError as exc:
             raise _unavailable(str(exc)) from exc
+
+    def _append(self, data: bytes) -> None:
+        """Raises OSError; nothing is written then."""
+        # Without a reserve left, the next segment might not get the room that this one has.
+        if self._torn or (self._reserved and self._size and self._size + len(data) > self._segment_bytes):
+            self._rotate()
+        written = os.write(self._fd, data)
         if written != len(data):
             self._cut_back()
-            raise _unavailable(f"{written} of {len(data)} bytes were written")
+            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were written")
         self._size += written
 
     def _rotate(self) -> None:
         try:
             fd = self._create(self._sequence + 1)
-        except OSError as exc:
+        except OSError:
             if self._torn:
-                raise _unavailable(str(exc)) from exc
+                raise
             return  # a segment that is too long beats a record that is lost; the next write tries again
+        self._go_on_in(fd)
+
+    def _turn_to_reserve(self) -> None:
+        """Raises OSError."""
+        self._reserved = False
+        self._go_on_in(open_reserve(self._reserve, segment_path(self.directory, self.token, self._sequence + 1)))
+        _log.critical("journal: the disk is full; what is under way is settled in the reserve of %d bytes", RESERVE_BYTES)
+
+    def _renew_reserve(self) -> None:
+        """Raises AccountingUnavailable while there is no room for one."""
+        now = self._clock.monotonic()
+        if now >= self._look_again_s:
+            self._reserved = make_reserve(self._reserve)
+            self._look_again_s = now + _LOOK_AGAIN_S
+        if not self._reserved:
+            raise _unavailable("the disk is full")
+        self._cut_back()  # of what was the reserve, the unused end
+        self._rotate()
+        _log.warning("journal: there is room on the disk again")
+
+    def _go_on_in(self, fd: int) -> None:
         os.close(self._fd)
         # The size falls before the number rises, so that `committed` never shows a place that does not exist yet.
         self._fd, self._size, self._sequence, self._torn = fd, 0, self._sequence + 1, False
@@ -229,6 +308,7 @@ class Journal:
     def _cut_back(self) -> None:
         try:
             os.ftruncate(self._fd, self._size)
+            os.lseek(self._fd, self._size, os.SEEK_SET)  # what was the reserve is written at its place, not at its end
         except OSError:
             self._torn = True
 
@@ -241,9 +321,18 @@ class Journal:
 
     def close(self) -> None:
         """Idempotent. What was not drained is adopted by the next process that looks."""
+        if self._lock != -1:
+            self._reserve.unlink(missing_ok=True)
         fds, self._fd, self._lock = {self._fd, self._lock} - {-1}, -1, -1
         for fd in fds:
             os.close(fd)
+
+
+def _settles(records: tuple[Record, ...]) -> bool:
+    """Whether they end what was begun before, and are no news of anything else."""
+    kinds = set(map(type, records))
+    begun = any(isinstance(record, RequestEnded) and record.attempts for record in records)
+    return AttemptOpened not in kinds and (AttemptSettled in kinds or begun)
 
 
 def _unavailable(detail: str) -> AccountingUnavailable:
@@ -265,10 +354,14 @@ class Damage(NamedTuple):
         return f"{self.path.name}: {self.stop - self.start} bytes at offset {self.start} were skipped: {self.reason}"
 
 
-class SegmentRead(NamedTuple):
-    """The records of each write with the offset of their frame, and where to read on."""
+# Of each write the offset of its frame, and its records.
+Writes = list[tuple[int, list[Record]]]
 
-    writes: list[tuple[int, list[Record]]]
+
+class SegmentRead(NamedTuple):
+    """What was written, and where to read on."""
+
+    writes: Writes
     next_offset: int
     damage: list[Damage]
 
@@ -298,19 +391,21 @@ def read_segment(path: Path, offset: int = 0, *, end: int | None = None) -> Segm
 
 def _scan(path: Path, data: bytes, base: int, last: bool) -> SegmentRead:
     """`base` is the offset of `data` in the file; `last` says that nothing follows it."""
-    writes: list[tuple[int, list[Record]]] = []
+    writes: Writes = []
     damage: list[Damage] = []
+    view = memoryview(data)
     at = count = 0
     while at < len(data) and count < MAX_RECORDS:
         try:
-            stop = _frame_end(data, at)
-            if stop is None:
+            payload = _payload(view, at)
+            if payload is None:
                 if not last:
                     break
                 raise ValueError("the record is cut off")
-            records = _decode(data[at + _HEADER.size : stop])
+            records = _decode(payload)
             writes.append((base + at, records))
             count += len(records)
+            stop = at + _HEADER.size + len(payload)
         except (ValueError, msgspec.MsgspecError) as exc:
             stop = _next_magic(data, at, last)
             damage.append(Damage(path, base + at, base + stop, str(exc)))
@@ -318,20 +413,23 @@ def _scan(path: Path, data: bytes, base: int, last: bool) -> SegmentRead:
     return SegmentRead(writes, base + at, damage)
 
 
-def _frame_end(data: bytes, at: int) -> int | None:
-    """Where the frame at `at` ends; None where `data` ends first. Raises ValueError where none is, or its sum is wrong."""
-    start = data[at : at + len(MAGIC)]
-    if start != MAGIC[: len(start)]:
-        raise ValueError("no record begins here")
+def _payload(data: memoryview, at: int) -> memoryview | None:
+    """What the frame at `at` holds; None where `data` ends first. Raises ValueError where none is, or its sum is wrong."""
     if len(data) - at < _HEADER.size:
+        torn = data[at : at + len(MAGIC)]
+        if torn != MAGIC[: len(torn)]:
+            raise ValueError("no record begins here")
         return None
-    _, length, crc = _HEADER.unpack_from(data, at)
-    stop = at + _HEADER.size + length
-    if stop > len(data):
+    magic, length, crc = _HEADER.unpack_from(data, at)
+    if magic != MAGIC:
+        raise ValueError("no record begins here")
+    start = at + _HEADER.size
+    payload = data[start : start + length]
+    if len(payload) < length:
         return None
-    if crc32(data[at + _HEADER.size : stop]) != crc:
+    if crc32(payload) != crc:
         raise ValueError("the checksum is wrong")
-    return int(stop)
+    return payload
 
 
 def _next_magic(data: bytes, at: int, last: bool) -> int:

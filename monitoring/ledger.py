@@ -7,17 +7,29 @@ lives on the same core as the requests.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 from django.db import DataError, IntegrityError, connection, models, transaction
 from msgspec.structs import astuple
 
-from monitoring.journal import AttemptOpened, AttemptSettled, Position, Record, RequestEnded
-from monitoring.models import RequestLog, UsageRecord
+from monitoring import accounts, hours, rollups
+from monitoring.journal import (
+    LABEL_COLUMNS,
+    OPENED_COLUMNS,
+    SETTLED_COLUMNS,
+    AttemptOpened,
+    AttemptSettled,
+    Hold,
+    Position,
+    RequestEnded,
+    Writes,
+)
+from monitoring.models import BudgetEntry, Pruned, RequestLog, UsageRecord
 
 _ROW_FAULTS = (IntegrityError, DataError, OverflowError, ValueError, TypeError)
 
@@ -57,7 +69,15 @@ class Table(NamedTuple):
 
     def sql_of_json(self) -> str:
         """One statement for any number of rows, given as one JSON array of objects."""
-        return self._insert_sql(f"SELECT {_names(self.fields)} FROM json_populate_recordset(NULL::{self._name()}, %s::json)")
+        source = f"SELECT {_names(self.fields)} FROM json_populate_recordset(NULL::{self._name()}, %s::json)"
+        return f"{self._insert_sql(source)} RETURNING {_names(self.key)}"
+
+    def sql_of_newer(self) -> str:
+        """The keys of the rows with an id above some number."""
+        return f"SELECT {_names(self.key)} FROM {self._name()} WHERE id > ?"
+
+    def sql_of_last_id(self) -> str:
+        return f"SELECT COALESCE(MAX(id), 0) FROM {self._name()}"
 
     def _insert_sql(self, source: str) -> str:
         return f"INSERT INTO {self._name()} ({_names(self.fields)}) {source} ON CONFLICT ({_names(self.key)}) DO NOTHING"
@@ -70,29 +90,49 @@ def _names(columns: Iterable[str]) -> str:
     return ", ".join(map(connection.ops.quote_name, columns))
 
 
-# Records hold their columns in a row, behind what only pairing and replay need.
-_OPENED = slice(AttemptOpened.__struct_fields__.index("started_at"), None)
-_SETTLED = slice(AttemptSettled.__struct_fields__.index("status"), None)
-USAGE = Table(UsageRecord, ("request_id", "attempt"), AttemptOpened.__struct_fields__[_OPENED] + AttemptSettled.__struct_fields__[_SETTLED])
+USAGE = Table(
+    UsageRecord,
+    ("request_id", "attempt"),
+    (*rollups.USAGE_FIELDS, "budget_entries", "usage_refused"),
+)
 REQUESTS = Table(RequestLog, ("request_id",), RequestEnded.__struct_fields__)
+ENTRIES = Table(
+    BudgetEntry,
+    ("request_id", "attempt", "budget_id"),
+    ("started_at", "request_id", "attempt", *Hold.__struct_fields__, "amount", "state", "note"),
+)
 
 
 def usage_row(opened: AttemptOpened, settled: AttemptSettled) -> Row:
-    return astuple(opened)[_OPENED] + astuple(settled)[_SETTLED]
+    begun = astuple(opened)
+    return (*begun[OPENED_COLUMNS], *astuple(settled)[SETTLED_COLUMNS], *begun[LABEL_COLUMNS], len(opened.holds), settled.usage_refused)
+
+
+def entry_rows(opened: AttemptOpened, settled: AttemptSettled) -> Iterator[Row]:
+    """What became of the attempt's holds. `_posting` reads these by place."""
+    if settled.charges:
+        state = BudgetEntry.State.SETTLED
+    elif settled.status == UsageRecord.Status.INTERRUPTED:
+        state = BudgetEntry.State.EXPIRED
+    else:
+        state = BudgetEntry.State.RELEASED
+    for hold, amount in zip(opened.holds, settled.charges or (0,) * len(opened.holds), strict=True):
+        yield (opened.started_at, opened.request_id, opened.attempt, *astuple(hold), amount, state.value, "")
+
+
+def _posting(entry: Row) -> accounts.Posting:
+    _, _, _, budget_id, period_start, lease_id, _, amount, _, _ = entry
+    return accounts.Posting(budget_id, period_start, lease_id, amount)
 
 
 def request_row(ended: RequestEnded) -> Row:
     return astuple(ended)
 
 
-def _moment(wall_s: float) -> datetime:
-    return datetime.fromtimestamp(wall_s, UTC)
-
-
 def _moment_text(wall_s: float) -> str:
-    """The form in which Django keeps a moment in SQLite."""
-    micros = round(wall_s * 1_000_000)
-    return f"{_second_text(micros // 1_000_000)}.{micros % 1_000_000:06d}"
+    """In UTC, in the form in which Django keeps a moment in SQLite. Raises OverflowError or ValueError beyond the year 9999."""
+    second, micros = divmod(round(wall_s * 1_000_000), 1_000_000)
+    return f"{_second_text(second)}.{micros:06d}"
 
 
 @lru_cache(maxsize=16)
@@ -100,10 +140,10 @@ def _second_text(wall_s: int) -> str:
     return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-class Unfinished(NamedTuple):
-    """Where something began, by its (latest) opening record."""
+class Unfinished(msgspec.Struct, frozen=True, gc=False):
+    """Where something began, a `Position`, and its (latest) opening record."""
 
-    position: Position
+    position: tuple[int, int]
     opened: AttemptOpened
 
 
@@ -114,31 +154,58 @@ class Books:
         self._attempts: dict[tuple[str, int], Unfinished] = {}
         self._requests: dict[str, Unfinished] = {}
 
-    def take(self, position: Position, record: Record) -> tuple[Table, Row] | AttemptSettled | None:
-        """A row that is now complete, None where none is, or the settlement itself where its opening was never read."""
-        if isinstance(record, AttemptOpened):
-            attempt = self._attempts[record.request_id, record.attempt] = Unfinished(position, record)
-            begun = self._requests.get(record.request_id)
-            self._requests[record.request_id] = Unfinished(begun.position, record) if begun else attempt
-            return None
-        if isinstance(record, RequestEnded):
-            self._requests.pop(record.request_id, None)
-            return REQUESTS, request_row(record)
-        opening = self._attempts.pop((record.request_id, record.attempt), None)
-        return (USAGE, usage_row(opening.opened, record)) if opening else record
+    def take(self, sequence: int, writes: Writes) -> tuple[list[tuple[Table, Row]], list[AttemptSettled]]:
+        """The rows that these writes of that segment complete, and the settlements whose openings were never read."""
+        rows: list[tuple[Table, Row]] = []
+        strays: list[AttemptSettled] = []
+        for offset, records in writes:
+            for record in records:
+                if isinstance(record, AttemptOpened):
+                    self._begin((sequence, offset), record)
+                elif isinstance(record, RequestEnded):
+                    self._requests.pop(record.request_id, None)
+                    rows.append((REQUESTS, request_row(record)))
+                elif (opening := self._attempts.pop((record.request_id, record.attempt), None)) is not None:
+                    rows += _attempt_rows(opening.opened, record)
+                else:
+                    strays.append(record)
+        return rows, strays
+
+    def _begin(self, position: tuple[int, int], opened: AttemptOpened) -> None:
+        attempt = self._attempts[opened.request_id, opened.attempt] = Unfinished(position, opened)
+        begun = self._requests.get(opened.request_id)
+        self._requests[opened.request_id] = Unfinished(begun.position, opened) if begun else attempt
 
     def oldest(self) -> Position | None:
         """Where the oldest unfinished attempt or request begins; reading again from there forgets nothing."""
-        return min((next(iter(kept.values())).position for kept in (self._attempts, self._requests) if kept), default=None)
+        begun = [next(iter(kept.values())).position for kept in (self._attempts, self._requests) if kept]
+        return Position(*min(begun)) if begun else None
 
-    def give_up(self, why: Interruption, begun_before: float = float("inf")) -> list[tuple[Table, Row]]:
-        """Rows for what began before that moment (wall seconds) and will not end any more."""
+    def has_unfinished(self, begun_before: float) -> bool:
+        """Whether `give_up` would find anything."""
+        kept = (*self._attempts.values(), *self._requests.values())
+        return any(unfinished.opened.started_at < begun_before for unfinished in kept)
+
+    def give_up(
+        self, why: Interruption, begun_before: float, progress: Mapping[tuple[str, int], AttemptSettled]
+    ) -> list[tuple[Table, Row]]:
+        """Rows for what began before that moment (wall seconds) and will not end any more, with what is known of it by `progress`."""
         rows: list[tuple[Table, Row]] = []
-        for attempt in _take_out(self._attempts, begun_before):
-            rows.append((USAGE, usage_row(attempt, _settlement(attempt, why))))
-        for attempt in _take_out(self._requests, begun_before):
-            rows.append((REQUESTS, request_row(_ending(attempt, why))))
+        settled: dict[tuple[str, int], AttemptSettled] = {}
+        for opened in _take_out(self._attempts, begun_before):
+            attempt = opened.request_id, opened.attempt
+            settled[attempt] = _settlement(opened, why, progress.get(attempt))
+            rows += _attempt_rows(opened, settled[attempt])
+        for opened in _take_out(self._requests, begun_before):
+            rows.append((REQUESTS, request_row(_ending(opened, settled.get((opened.request_id, opened.attempt)), why))))
         return rows
+
+
+def _attempt_rows(opened: AttemptOpened, settled: AttemptSettled) -> list[tuple[Table, Row]]:
+    rows = [(USAGE, usage_row(opened, settled))]
+    if opened.holds:
+        rows += [(ENTRIES, row) for row in entry_rows(opened, settled)]
+    return rows
 
 
 def _take_out(kept: dict[Any, Unfinished], begun_before: float) -> list[AttemptOpened]:
@@ -146,13 +213,17 @@ def _take_out(kept: dict[Any, Unfinished], begun_before: float) -> list[AttemptO
     return [kept.pop(key).opened for key in old]
 
 
-def _settlement(opened: AttemptOpened, why: Interruption) -> AttemptSettled:
+def _settlement(opened: AttemptOpened, why: Interruption, so_far: AttemptSettled | None) -> AttemptSettled:
+    return msgspec.structs.replace(so_far or _nothing_known(opened), status=UsageRecord.Status.INTERRUPTED.value, error_code=why.code)
+
+
+def _nothing_known(opened: AttemptOpened) -> AttemptSettled:
     return AttemptSettled(
         request_id=opened.request_id,
         attempt=opened.attempt,
-        status=UsageRecord.Status.INTERRUPTED.value,
+        status="",
         provider_key_id="",
-        error_code=why.code,
+        error_code="",
         vendor_status=0,
         finish_reason="",
         usage_source=UsageRecord.Source.ESTIMATED.value,
@@ -174,7 +245,9 @@ def _settlement(opened: AttemptOpened, why: Interruption) -> AttemptSettled:
     )
 
 
-def _ending(opened: AttemptOpened, why: Interruption) -> RequestEnded:
+def _ending(opened: AttemptOpened, interrupted: AttemptSettled | None, why: Interruption) -> RequestEnded:
+    """Of the request whose last attempt was `opened`, and `interrupted` unless it had failed on its own: then it, as all before it,
+    cost nothing."""
     return RequestEnded(
         request_id=opened.request_id,
         started_at=opened.started_at,
@@ -191,14 +264,21 @@ def _ending(opened: AttemptOpened, why: Interruption) -> RequestEnded:
         error_code=why.code,
         error_message=why.message,
         attempts=opened.attempt,
-        total_tokens=opened.estimated_input_tokens,
-        cost_micros=None,
-        currency="",
-        duration_ms=0,
-        first_token_ms=None,
+        total_tokens=_all_tokens(interrupted) if interrupted else 0,
+        cost_micros=interrupted.cost_micros if interrupted else 0,
+        currency=interrupted.currency if interrupted else "",
+        duration_ms=interrupted.duration_ms if interrupted else 0,
+        first_token_ms=interrupted.first_token_ms if interrupted else None,
         config_version=opened.config_version,
         dropped="",
+        end_user=opened.end_user,
+        task_type=opened.task_type,
+        tag=opened.tag,
     )
+
+
+def _all_tokens(settled: AttemptSettled) -> int:
+    return int(sum(getattr(settled, name) for name in AttemptSettled.__struct_fields__ if name.endswith("_tokens")))
 
 
 class Refused(NamedTuple):
@@ -213,6 +293,16 @@ class Refused(NamedTuple):
         return json.dumps({"table": self.table.model._meta.db_table, "reason": self.reason, "row": values}, default=str)
 
 
+def recallable(rows: Sequence[tuple[Table, Row]]) -> tuple[list[tuple[Table, Row]], list[Refused]]:
+    """Of rows that may have been entered before, those of which the ledger would still know, and the others: entered again, what
+    retention has deleted would count twice in the rollups and the budgets. Raises DatabaseError."""
+    pruned = Pruned.objects.order_by("-before").first()
+    kept_from = pruned.before.timestamp() if pruned else float("-inf")
+    reason = "it is older than what the ledger keeps, so nobody can tell whether it was entered before"
+    refused = [Refused(table, row, reason) for table, row in rows if row[0] < kept_from]
+    return [(table, row) for table, row in rows if row[0] >= kept_from], refused
+
+
 def insert(rows: Sequence[tuple[Table, Row]]) -> tuple[dict[Table, int], list[Refused]]:
     """One transaction for all of `rows`. Returns how many were new per table, and the rows that cannot be stored at all.
 
@@ -220,15 +310,42 @@ def insert(rows: Sequence[tuple[Table, Row]]) -> tuple[dict[Table, int], list[Re
     """
     try:
         with transaction.atomic():
-            return {table: _insert_into(table, [row for of, row in rows if of is table]) for table in (USAGE, REQUESTS)}, []
+            return _enter(rows), []
     except _ROW_FAULTS:
         return _insert_one_by_one(rows)
 
 
-def _insert_into(table: Table, rows: Sequence[Row]) -> int:
-    """How many rows were new. Called inside a transaction."""
+def _enter(rows: Sequence[tuple[Table, Row]]) -> dict[Table, int]:
+    """Inserts rows; the new ones, and so each row once whatever is repeated, count in the rollups and are charged to the budgets.
+
+    Called inside a transaction; returns how many were new per table.
+    """
+    before = {table: hours.last_id(table.model) for table in (USAGE, REQUESTS)}
+    new = {table: _insert_into(table, [row for of, row in rows if of is table]) for table in (USAGE, REQUESTS, ENTRIES)}
+    rollups.add(new[USAGE], new[REQUESTS])
+    accounts.post(map(_posting, new[ENTRIES]))
+    for table, last_id in before.items():
+        if new[table]:
+            hours.note(table.model, {int(row[0] // 3600) for row in new[table]}, last_id, hours.last_id(table.model))
+    return {table: len(of_table) for table, of_table in new.items()}
+
+
+def _insert_into(table: Table, rows: Sequence[Row]) -> Sequence[Row]:
+    """Which rows were new. Called inside a transaction."""
     execute = _execute_on_sqlite if connection.vendor == "sqlite" else _execute_on_postgres
-    return sum(execute(table, rows[batch]) for batch in _batches(len(rows)))
+    return [row for batch in _batches(len(rows)) for row in execute(table, rows[batch])]
+
+
+def _new_ones(table: Table, rows: Sequence[Row], inserted: Iterable[Row]) -> list[Row]:
+    """The rows whose keys were inserted, each once: one that comes twice in a batch was inserted once."""
+    left = set(inserted)
+    new = []
+    for row in rows:
+        key = tuple(row[table.fields.index(name)] for name in table.key)
+        if key in left:
+            left.remove(key)
+            new.append(row)
+    return new
 
 
 def _batches(rows: int) -> Iterator[slice]:
@@ -241,26 +358,30 @@ def _batches(rows: int) -> Iterator[slice]:
         start += size
 
 
-def _execute_on_postgres(table: Table, rows: Sequence[Row]) -> int:
+def _execute_on_postgres(table: Table, rows: Sequence[Row]) -> Sequence[Row]:
     """As JSON, one value a statement: the driver takes ten times as long over a statement with thousands of places."""
-    dicts = [dict(zip(table.fields, (_moment(row[0]), *row[1:]), strict=True)) for row in rows]
+    dicts = [dict(zip(table.fields, (f"{_moment_text(row[0])}+00", *row[1:]), strict=True)) for row in rows]
     with connection.cursor() as cursor:
         cursor.execute(table.sql_of_json(), [msgspec.json.encode(dicts).decode()])
-        return int(cursor.rowcount)
+        inserted = cursor.fetchall()
+    return rows if len(inserted) == len(rows) else _new_ones(table, rows, inserted)
 
 
-def _execute_on_sqlite(table: Table, rows: Sequence[Row]) -> int:
+def _execute_on_sqlite(table: Table, rows: Sequence[Row]) -> Sequence[Row]:
     """Past Django's cursor, which rewrites every placeholder of every statement: that costs as much as the insert itself.
 
-    What else the cursor does is done here: it refuses a broken transaction, and its errors are Django's.
+    What else the cursor does is done here: it refuses a broken transaction, and its errors are Django's. Nobody else writes
+    meanwhile, so what is new has the highest ids; RETURNING would cost a tenth of the insert.
     """
-    values: list[Any] = []
-    for row in rows:
-        values.append(_moment_text(row[0]))
-        values += row[1:]
+    values = list(chain.from_iterable(rows))
+    values[:: len(table.fields)] = [_moment_text(row[0]) for row in rows]
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
-        return int(connection.connection.execute(_sqlite_sql(table, len(rows)), values).rowcount)
+        execute = connection.connection.execute
+        (last_id,) = execute(table.sql_of_last_id()).fetchone()
+        if execute(_sqlite_sql(table, len(rows)), values).rowcount == len(rows):
+            return rows
+        return _new_ones(table, rows, execute(table.sql_of_newer(), [last_id]))
 
 
 @lru_cache(maxsize=32)
@@ -269,13 +390,13 @@ def _sqlite_sql(table: Table, rows: int) -> str:
 
 
 def _insert_one_by_one(rows: Sequence[tuple[Table, Row]]) -> tuple[dict[Table, int], list[Refused]]:
-    new = {USAGE: 0, REQUESTS: 0}
+    new = {USAGE: 0, REQUESTS: 0, ENTRIES: 0}
     refused: list[Refused] = []
     with transaction.atomic():
         for table, row in rows:
             try:
                 with transaction.atomic():
-                    new[table] += _insert_into(table, [_clipped(table, row)])
+                    new[table] += _enter([(table, _clipped(table, row))])[table]
             except _ROW_FAULTS as exc:
                 refused.append(Refused(table, row, str(exc)))
         connection.validate_no_broken_transaction()  # leaving it would roll back and say nothing

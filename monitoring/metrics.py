@@ -32,44 +32,51 @@ PROVIDER_ERRORS = Counter("llm_provider_errors_total", "Calls to vendors that fa
 PROVIDER_LATENCY = Histogram("llm_provider_latency_seconds", "A vendor call, start to end", _TARGET, buckets=_SECONDS)
 OVERHEAD = Histogram("llm_overhead_seconds", "What the gateway itself added to a whole answer", buckets=_OVERHEAD_SECONDS)
 CONFIG_VERSION = Gauge("llm_config_version", "Version of the configuration in force", multiprocess_mode="livemin")
+CONFIG_AGE = Gauge("llm_config_age_seconds", "Since the database last said what is in force; 0 while it does", multiprocess_mode="livemax")
 CONFIG_ALARMS = Gauge("llm_config_alarms", "Configuration rows that cannot be used as they are", multiprocess_mode="livemax")
+PROGRESS_FAILURES = Counter("llm_progress_failures_total", "Times that the progress of running streams could not be written down")
+REDIS_UP = Gauge(
+    "llm_redis_up", "Whether Redis answers: 1, or 0 = limits are each machine's share", ("redis",), multiprocess_mode="livemin"
+)
+BUDGET_USED = Gauge("llm_budget_used_ratio", "How much of a budget is used in its period", ("budget", "id"), multiprocess_mode="mostrecent")
+USAGE_REFUSED = Counter(
+    "llm_usage_refused_total", "Answers whose vendor counted tokens that cannot be, so that we counted", ("provider", "model")
+)
+UNRECORDED = Counter("llm_unrecorded_total", "Answers whose records the journal did not take; they are in the log")
 
 
 Add = Callable[[float], None]
 
 
-class LoopValue(MutexValue):
-    """A value that the event loop alone adds to: nobody to keep out with a lock, which costs more than the adding."""
-
-    def inc(self, amount: float) -> None:
-        self._value += amount
-
-
-def _add_to(value: Any) -> Add:
-    """The counter's own value, past three calls that look for labels, signs and exemplars which cannot be there.
-
-    prometheus_client's inside, so its version is pinned, and a test compares what comes out. The value is the same
-    object that is read for /metrics; of several processes, each adds to a file, and keeps that kind of value.
-    """
-    if type(value) is MutexValue:
-        value.__class__ = LoopValue
-    add: Add = value.inc
-    return add
+# Adders go to the values themselves, past calls that look for labels, signs and exemplars which cannot be there, and past a
+# lock: the event loop alone adds. That is prometheus_client's inside, so its version is pinned, and a test compares what
+# comes out. Of several processes, each adds to a file by the value's own means.
 
 
 def _adder(child: Counter | Gauge) -> Add:
-    return _add_to(child._value)
+    value: Any = child._value
+    if type(value) is not MutexValue:
+        add: Add = value.inc
+        return add
+
+    def add_here(amount: float) -> None:
+        value._value += amount
+
+    return add_here
 
 
 def _observer(child: Histogram) -> Add:
-    bounds, total = child._upper_bounds, _add_to(child._sum)
-    buckets = [_add_to(bucket) for bucket in child._buckets]
+    bounds, total, buckets = child._upper_bounds, child._sum, child._buckets
 
     def observe(amount: float) -> None:
-        total(amount)
-        buckets[bisect_left(bounds, amount)](1)
+        total.inc(amount)
+        buckets[bisect_left(bounds, amount)].inc(1)
 
-    return observe
+    def observe_here(amount: float) -> None:
+        total._value += amount
+        buckets[bisect_left(bounds, amount)]._value += 1
+
+    return observe_here if type(total) is MutexValue else observe
 
 
 class TargetMetrics:
@@ -100,6 +107,8 @@ class TargetMetrics:
     def charged(self, usage: Usage, cost_micros: int | None, currency: str) -> None:
         self._input_tokens(usage.prompt_tokens)
         self._output_tokens(usage.completion_tokens)
+        if usage.refused:
+            USAGE_REFUSED.labels(self.provider, self.model).inc()
         if cost_micros:
             add = self._cost.get(currency)
             if add is None:

@@ -4,6 +4,33 @@ from __future__ import annotations
 
 from django.db import models
 
+from monitoring import histogram
+
+MAX_USER, MAX_TASK_TYPE, MAX_TAG = 200, 60, 60
+
+
+def _user() -> models.CharField[str, str]:
+    # `user` is a word of SQL.
+    return models.CharField(
+        "user", max_length=MAX_USER, blank=True, default="", db_default="", help_text="Whom the request names: a customer of the caller's."
+    )
+
+
+def _task_type() -> models.CharField[str, str]:
+    return models.CharField(max_length=MAX_TASK_TYPE, blank=True, default="", db_default="")
+
+
+def _tag() -> models.CharField[str, str]:
+    return models.CharField(max_length=MAX_TAG, blank=True, default="", db_default="", help_text="What the request says it is for.")
+
+
+def _sparse_indexes(prefix: str) -> list[models.Index]:
+    """Of rows that have the value: the others are not in them, and cost nothing."""
+    return [
+        models.Index(fields=[name, "id"], name=f"{prefix}_{name}", condition=models.Q(**{f"{name}__gt": ""}))
+        for name in ("end_user", "task_type", "tag")
+    ]
+
 
 class UsageRecord(models.Model):
     """One attempt at a vendor: what went in, what came out, what it cost. Written by the drainer, never edited."""
@@ -17,6 +44,7 @@ class UsageRecord(models.Model):
     class Source(models.TextChoices):
         VENDOR = "vendor", "Vendor"
         ESTIMATED = "estimated", "Estimated"
+        REFUSED = "refused", "Estimated: refused"
         NONE = "none", "None"
 
     request_id = models.CharField(max_length=40)
@@ -50,14 +78,35 @@ class UsageRecord(models.Model):
     cost_micros = models.BigIntegerField(null=True, help_text="Millionths of the currency; empty = price unknown.")
     currency = models.CharField(max_length=3, blank=True)
     price_id = models.CharField(max_length=36, blank=True)
+    cost_reporting_micros = models.BigIntegerField(
+        null=True, help_text="The cost in the reporting currency; empty = price or rate unknown."
+    )
+    charged_micros = models.BigIntegerField(null=True, help_text="What the team owes, in the reporting currency; empty = unknown.")
+    reporting_currency = models.CharField(max_length=3, blank=True)
+    exchange_rate = models.CharField(max_length=24, blank=True, help_text="Units of the reporting currency for one of the price's.")
     duration_ms = models.PositiveIntegerField(default=0)
     first_token_ms = models.PositiveIntegerField(null=True)
     config_version = models.PositiveBigIntegerField(default=0)
+    budget_entries = models.PositiveSmallIntegerField(default=0, help_text="In so many budgets it counts.")
+    end_user = _user()
+    task_type = _task_type()
+    tag = _tag()
+    usage_refused = models.CharField(
+        "refused counts", max_length=200, blank=True, help_text="What the vendor counted and why that was not believed, so that we counted."
+    )
 
     class Meta:
         ordering = ["-id"]
         constraints = [models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_attempt")]
-        indexes = [models.Index(fields=["started_at"], name="usage_started")]
+        indexes = [
+            models.Index(fields=["started_at"], name="usage_started"),
+            # What lists are filtered by: a name that is rare, or never was, is found without reading the table.
+            *(
+                models.Index(fields=[name, "id"], name=f"usage_{name}")
+                for name in ("team_id", "team_name", "key_id", "key_name", "alias", "provider_id", "provider_name", "status")
+            ),
+            *_sparse_indexes("usage"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.request_id}-{self.attempt}"
@@ -92,6 +141,9 @@ class RequestLog(models.Model):
         blank=True,
         help_text="What the client asked for and the vendor did not get: parameters by name, messages by place.",
     )
+    end_user = _user()
+    task_type = _task_type()
+    tag = _tag()
 
     class Meta:
         verbose_name = "request"
@@ -99,7 +151,286 @@ class RequestLog(models.Model):
         indexes = [
             models.Index(fields=["started_at"], name="request_started"),
             models.Index(fields=["key_id", "id"], name="request_key"),
+            *(
+                models.Index(fields=[name, "id"], name=f"request_{name}")
+                for name in ("team_id", "team_name", "key_name", "alias", "provider_name", "status_code")
+            ),
+            *_sparse_indexes("request"),
         ]
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class Rollup(models.Model):
+    """Sums over what began in one hour or one day (UTC), for each combination of what can be asked for. What every chart is made of.
+
+    Entered in the transaction that enters the rows themselves. Names are the latest, ids stay. Requests count where they ended:
+    at their last vendor. One that was refused before any vendor was chosen counts in `refused_requests` alone, and for no model,
+    since the name may be anything that a caller made up.
+    """
+
+    class Span(models.IntegerChoices):
+        HOUR = 3600
+        DAY = 86_400
+
+    span_s = models.PositiveIntegerField(choices=Span.choices)
+    start = models.DateTimeField()
+    team_id = models.CharField(max_length=36, blank=True)
+    key_id = models.CharField(max_length=36, blank=True)
+    provider_name = models.CharField("provider", max_length=80, blank=True)
+    alias = models.CharField("model", max_length=200, blank=True)
+    model_id = models.CharField("vendor's model", max_length=200, blank=True)
+    status = models.CharField(max_length=16, choices=UsageRecord.Status.choices)
+    streamed = models.BooleanField(default=False)
+    currency = models.CharField(max_length=3, blank=True)
+    reporting_currency = models.CharField(max_length=3, blank=True)
+    team_name = models.CharField("team", max_length=120, blank=True)
+    key_name = models.CharField("key", max_length=120, blank=True)
+    provider_id = models.CharField(max_length=36, blank=True, help_text="Empty where only requests, no attempts, were counted.")
+    requests = models.BigIntegerField(default=0)
+    failed_requests = models.BigIntegerField(default=0)
+    refused_requests = models.BigIntegerField(default=0)
+    attempts = models.BigIntegerField(default=0)
+    failed_attempts = models.BigIntegerField(default=0)
+    unpriced_attempts = models.BigIntegerField(default=0, help_text="Whose price is unknown; their cost is in no sum.")
+    unconverted_attempts = models.BigIntegerField(default=0, help_text="Whose cost in the reporting currency is unknown.")
+    input_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    input_audio_tokens = models.BigIntegerField(default=0)
+    input_image_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    output_audio_tokens = models.BigIntegerField(default=0)
+    output_image_tokens = models.BigIntegerField(default=0)
+    cost_micros = models.BigIntegerField(default=0)
+    cost_reporting_micros = models.BigIntegerField(default=0)
+    charged_micros = models.BigIntegerField(default=0)
+    duration_ms = models.BigIntegerField(default=0, help_text="Of all requests together, without the refused.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    *("span_s", "start", "team_id", "key_id", "provider_name", "alias", "model_id"),
+                    *("status", "streamed", "currency", "reporting_currency"),
+                ],
+                name="rollup_key",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.Span(self.span_s).label} {self.start:%Y-%m-%d %H}h, {self.team_name}, {self.key_name}, {self.alias}"
+
+
+DURATION_COLUMNS = tuple(f"duration_{number:02}" for number in range(histogram.CLASSES))
+FIRST_TOKEN_COLUMNS = tuple(f"first_token_{number:02}" for number in range(histogram.CLASSES))
+for _column in (*DURATION_COLUMNS, *FIRST_TOKEN_COLUMNS):
+    Rollup.add_to_class(_column, models.IntegerField(default=0))
+
+
+class LabelRollup(models.Model):
+    """Sums over what began in one day (UTC), for each user, task type and tag that a team's requests named; "" = none.
+
+    Callers make these words up, so of each team and day only LLM_MAX_LABELS_PER_DAY combinations are told apart; what the others
+    used is under OTHER in all three. The sums of a day are those of the rollups by day.
+    """
+
+    OTHER = "(other)"
+
+    start = models.DateTimeField()
+    team_id = models.CharField(max_length=36, blank=True)
+    key_id = models.CharField(max_length=36, blank=True)
+    alias = models.CharField("model", max_length=200, blank=True)
+    end_user = _user()
+    task_type = _task_type()
+    tag = _tag()
+    currency = models.CharField(max_length=3, blank=True)
+    reporting_currency = models.CharField(max_length=3, blank=True)
+    team_name = models.CharField("team", max_length=120, blank=True)
+    key_name = models.CharField("key", max_length=120, blank=True)
+    requests = models.BigIntegerField(default=0)
+    failed_requests = models.BigIntegerField(default=0)
+    refused_requests = models.BigIntegerField(default=0)
+    attempts = models.BigIntegerField(default=0)
+    failed_attempts = models.BigIntegerField(default=0)
+    unpriced_attempts = models.BigIntegerField(default=0)
+    unconverted_attempts = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    input_audio_tokens = models.BigIntegerField(default=0)
+    input_image_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    output_audio_tokens = models.BigIntegerField(default=0)
+    output_image_tokens = models.BigIntegerField(default=0)
+    cost_micros = models.BigIntegerField(default=0)
+    cost_reporting_micros = models.BigIntegerField(default=0)
+    charged_micros = models.BigIntegerField(default=0)
+    duration_ms = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["start", "team_id", "key_id", "alias", "end_user", "task_type", "tag", "currency", "reporting_currency"],
+                name="label_rollup_key",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d}, {self.team_name}, {self.end_user}, {self.task_type}, {self.tag}"
+
+
+class LedgerHour(models.Model):
+    """Between which ids the rows of one kind lie that began in one hour."""
+
+    class Kind(models.TextChoices):
+        USAGE = "usage"
+        REQUEST = "request"
+
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    start = models.DateTimeField()
+    first_id = models.BigIntegerField()
+    last_id = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["kind", "start"], name="ledger_hour")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.start:%Y-%m-%d %H}h"
+
+
+class Pruned(models.Model):
+    """Up to when rows of the ledger may be gone; one row, or none while nothing was ever deleted."""
+
+    before = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.before:%Y-%m-%d %H:%M}"
+
+
+class BudgetAccount(models.Model):
+    """What one budget has spent in one period, and what processes may still spend of it without asking: `leased`.
+
+    In the budget's unit: micro-units of its currency, tokens or requests. Of a hard budget, spent + leased never exceed the limit,
+    save by what a vendor delivers beyond what was asked of it. `spent` is the sum of the entries and of what is `carried` of those that
+    are not kept any more, `leased` that of the leases.
+    """
+
+    budget_id = models.CharField(max_length=36)
+    period_start = models.BigIntegerField(help_text="Wall seconds, UTC; 0 = of all time.")
+    spent = models.BigIntegerField(default=0)
+    carried = models.BigIntegerField(default=0, help_text="What entries amounted to that are not kept any more.")
+    leased = models.BigIntegerField(default=0)
+    alerted_percent = models.PositiveSmallIntegerField(default=0, help_text="The highest threshold that was reported.")
+    alerted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["budget_id", "period_start"], name="budget_account")]
+
+    def __str__(self) -> str:
+        return f"account {self.pk}"
+
+
+class BudgetLease(models.Model):
+    """What one process may spend of an account: `granted` less what the ledger has `charged` to it. The holder is the process's
+    journal. It raises `renewed` while it lives; a lease that stands still for LLM_BUDGET_LEASE_S is released by whoever sees that."""
+
+    account = models.ForeignKey(BudgetAccount, on_delete=models.CASCADE, related_name="leases")
+    holder = models.CharField(max_length=40, db_index=True)
+    granted = models.BigIntegerField(default=0)
+    charged = models.BigIntegerField(default=0)
+    renewed = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["account", "holder"], name="budget_lease")]
+
+    def __str__(self) -> str:
+        return f"lease {self.pk}"
+
+
+class BudgetEntry(models.Model):
+    """What one attempt reserved of one budget, and what became of it. Never edited: a correction is an entry of its own."""
+
+    class State(models.TextChoices):
+        SETTLED = "settled", "Settled"
+        RELEASED = "released", "Released"
+        EXPIRED = "expired", "Expired"
+        CORRECTION = "correction", "Correction"
+
+    started_at = models.DateTimeField()
+    request_id = models.CharField(max_length=40)
+    attempt = models.PositiveSmallIntegerField()
+    budget_id = models.CharField(max_length=36)
+    period_start = models.BigIntegerField()
+    lease_id = models.BigIntegerField(default=0)
+    reserved = models.BigIntegerField()
+    amount = models.BigIntegerField()
+    state = models.CharField(max_length=10, choices=State.choices)
+    note = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        verbose_name_plural = "budget entries"
+        constraints = [models.UniqueConstraint(fields=["request_id", "attempt", "budget_id"], name="budget_entry")]
+        indexes = [
+            models.Index(fields=["budget_id", "period_start", "id"], name="budget_entry_account"),
+            models.Index(fields=["started_at"], name="budget_entry_started"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request_id}-{self.attempt}"
+
+
+class AuditEvent(models.Model):
+    """Who did what, and what it changed. Written by `monitoring.audit` alone; each row is hashed onto the one before it (docs/audit.md).
+
+    Triggers in the database refuse every change, so there is no permission to add, change or delete.
+    """
+
+    class Action(models.TextChoices):
+        CREATED = "created", "Created"
+        CHANGED = "changed", "Changed"
+        DELETED = "deleted", "Deleted"
+        LOGIN = "login", "Login"
+        LOGIN_FAILED = "login_failed", "Login failed"
+        LOGOUT = "logout", "Logout"
+        REFUSED = "refused", "Refused"
+        REVEALED = "revealed", "Key revealed"
+        CORRECTED = "corrected", "Corrected"
+        EXPORTED = "exported", "Exported"
+        BREAKER = "breaker", "Breaker"
+
+    sequence = models.PositiveBigIntegerField("number", primary_key=True)
+    at = models.DateTimeField("time")
+    actor_id = models.CharField(max_length=40, blank=True, help_text="The user's id; empty = nobody was logged in.")
+    actor = models.CharField(max_length=150, blank=True)
+    source = models.CharField(max_length=10, help_text="admin, api, shell, command or data plane.")
+    address = models.CharField(max_length=64, blank=True)
+    request_id = models.CharField(max_length=64, blank=True)
+    action = models.CharField(max_length=20, choices=Action.choices)
+    object_type = models.CharField(max_length=100, blank=True, help_text="E.g. providers.Provider.")
+    object_id = models.CharField(max_length=64, blank=True)
+    object_label = models.CharField("object", max_length=200, blank=True)
+    changes = models.TextField(help_text="JSON: field → [before, after]. A keyed hash stands for each secret.")
+    prev = models.CharField(max_length=64)
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        verbose_name = "audit event"
+        ordering = ["-sequence"]
+        default_permissions = ("view",)
+        permissions = [("export_auditevent", "Can export the audit trail")]
+        indexes = [
+            models.Index(fields=["at"], name="audit_at"),
+            models.Index(fields=["actor", "sequence"], name="audit_actor"),
+            models.Index(fields=["action", "sequence"], name="audit_action"),
+            models.Index(fields=["object_type", "object_id", "sequence"], name="audit_object"),
+            models.Index(fields=["request_id"], name="audit_request"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sequence}: {self.action} {self.object_label}".rstrip()

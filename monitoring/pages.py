@@ -11,7 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from core.money import plain
+from core.money import MICROS, plain
 
 if TYPE_CHECKING:
     from unfold.admin import ModelAdmin as _AdminBase
@@ -25,6 +25,11 @@ def amount(micros: int | None, currency: str) -> str:
         return "unknown"
     whole, _, fraction = plain(micros).partition(".")
     return f"{whole}.{fraction:0<2} {currency}".strip()
+
+
+def to_cents(micros: int) -> int:
+    """Sums of a unit or more are shown to the cent; smaller ones in full, since a thousand tokens can cost less than one."""
+    return micros if micros < MICROS else (micros + 5_000) // 10_000 * 10_000
 
 
 def show_refusal(form: BaseForm, refused: ValidationError) -> None:

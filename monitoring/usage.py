@@ -9,11 +9,15 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from django.db import Error
+
 from core.clock import Clock, SystemClock
-from monitoring import ledger
+from monitoring import accounts, ledger
 from monitoring.chain import Chain, Report
 from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
-from monitoring.threads import DatabaseThread
+from monitoring.reserve import written_bytes
+from monitoring.retention import Pruner
+from monitoring.threads import DatabaseThread, in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +46,21 @@ def replay(directory: Path) -> Report:
 
 
 def _adopt(directory: Path, token: str, report: Report) -> None:
-    chain = Chain(directory, token, report)
+    chain = Chain(directory, token, report, adopted=True)
     numbers = segment_numbers(directory, token)
     if numbers:
-        last = Position(numbers[-1], segment_path(directory, token, numbers[-1]).stat().st_size)
+        last = Position(numbers[-1], written_bytes(segment_path(directory, token, numbers[-1])))
         while chain.advance(last):
             pass
         chain.give_up(ledger.PROCESS_DIED)
         report.journals += 1
+    accounts.release(token)  # all that its requests used is charged by now
     chain.remove()
 
 
 class Drainer:
-    """Moves this process's journal into the ledger every `interval_s` seconds, and adopts what dead siblings left.
+    """Moves this process's journal into the ledger every `interval_s` seconds, adopts what dead siblings left, and lets rows go that
+    are older than `retention_days` (0 = none).
 
     `backlog_bytes` is what waits in our own journal; `failing_since` (wall seconds) is None while all is well, `report` what
     was done since the start.
@@ -67,6 +73,7 @@ class Drainer:
         interval_s: float,
         clock: Clock = SystemClock(),  # noqa: B008  (has no state)
         adopt_interval_s: float = ADOPT_INTERVAL_S,
+        retention_days: int = 0,
     ) -> None:
         self.backlog_bytes = 0
         self.failing_since: float | None = None
@@ -77,6 +84,7 @@ class Drainer:
         self._adopt_interval_s = adopt_interval_s
         self._adopt_at = clock.monotonic() + adopt_interval_s
         self._chain = Chain(directory, journal.token)
+        self._pruner = Pruner(retention_days, clock)
         self._failures = 0
         self._one_at_a_time = threading.Lock()
         self._thread = DatabaseThread("drainer")
@@ -119,6 +127,7 @@ class Drainer:
             try:
                 self._drain_own()
                 self._adopt_orphans()
+                self._pruner.step()
             except Exception as exc:
                 self._failed(exc)
             else:
@@ -144,7 +153,8 @@ class Drainer:
         self._failures += 1
         if self.failing_since is None:
             self.failing_since = self._clock.wall()
-            log.error("journal: the ledger cannot be written (%s: %s); records stay in the journal", type(exc).__name__, exc, exc_info=exc)
+            defect = None if isinstance(exc, Error | OSError) else exc
+            log.error("journal: the ledger cannot be written (%s); records stay in the journal", in_one_line(exc), exc_info=defect)
 
     def _succeeded(self) -> None:
         if self.failing_since is not None:

@@ -21,7 +21,7 @@ from providers.adapters import registry
 from providers.forms import OPTION_PREFIX, AddKeyForm, ProviderForm, RotateKeyForm, TestConnectionForm, option_fields, provider_form
 from providers.models import Provider, ProviderKey
 
-_LIMITS = ("max_concurrency", "rate_type", ("rate_capacity", "rate_refill_per_s"))
+_LIMITS = ("max_concurrency", "rate_type", ("rate_capacity", "rate_refill_per_s"), "tokens_per_minute")
 _BREAKER = (
     "breaker_fail_max",
     ("breaker_reset_timeout_s", "breaker_max_reset_timeout_s"),
@@ -31,10 +31,14 @@ _BREAKER = (
 _TIMEOUTS = (("connect_timeout_s", "first_byte_timeout_s"), ("idle_timeout_s", "total_timeout_s"))
 _COLUMNS = (
     "is_active",
+    "visibility",
     "rate_type",
     "rate_capacity",
     "rate_refill_per_s",
+    "tokens_per_minute",
     "max_concurrency",
+    "price_adjustment_bp",
+    "ca_certificates",
     "breaker_fail_max",
     "breaker_reset_timeout_s",
     "breaker_max_reset_timeout_s",
@@ -120,9 +124,23 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
         writable = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         options = tuple(OPTION_PREFIX + name for name in option_fields()) if writable else ("options",)
         return (
-            (None, {"fields": ("name", "provider_type", "base_url", *options, *(("new_keys",) if writable else ()), "is_active")}),
+            (
+                None,
+                {
+                    "fields": (
+                        "name",
+                        "provider_type",
+                        "base_url",
+                        *options,
+                        *(("new_keys",) if writable else ()),
+                        ("is_active", "visibility"),
+                    )
+                },
+            ),
             ("Limits", {"fields": _LIMITS, "classes": ("collapse",)}),
+            ("Money", {"fields": ("price_adjustment_bp",), "classes": ("collapse",)}),
             ("Breaker", {"fields": _BREAKER, "classes": ("collapse",)}),
+            ("Certificate", {"fields": ("ca_certificates",), "classes": ("collapse",)}),
             ("Timeouts, in seconds", {"fields": _TIMEOUTS, "classes": ("collapse",)}),
         )
 

@@ -12,7 +12,7 @@ from core.config import ModelSpec, ProviderSpec
 from core.conversation import Conversation
 from core.errors import InvalidRequest, ProviderNonsense
 from core.events import Result
-from core.outbound import Response, Transport
+from core.outbound import Response, Transport, trusting
 from core.plain import plain_request, result_of, result_of_stream
 from core.secrets import Secret
 from core.usage import Usage
@@ -47,7 +47,7 @@ class Calls:
     def __init__(self, spec: ProviderSpec, transport: Transport) -> None:
         """Raises ConfigurationError."""
         self._adapter = registry.adapter_for(spec)
-        self._transport = transport
+        self._transport = trusting(transport, spec.ca_certificates)
         self.tokens_used = 0
 
     async def models(self, secret: Secret | None) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import uuid
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography.x509 import load_pem_x509_certificates
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
-from core.config import RateSpec
+from core.config import ADJUSTMENT_BOUNDS_BP, BreakerSpec, LimitSpec, RateSpec, TimeoutSpec
+from core.connector import tls_trusting
 from core.errors import ConfigurationError
 from core.secrets import Secret, origin
 from providers.adapters import registry
@@ -20,6 +23,9 @@ from providers.vault import key_ring
 NAME_VALIDATOR = RegexValidator(
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "Use letters, digits, dot, dash and underscore; start with a letter or digit."
 )
+
+
+MAX_CA_CHARACTERS = 2**16
 
 
 def validate_base_url(url: str) -> None:
@@ -35,11 +41,58 @@ def validate_base_url(url: str) -> None:
         raise ValidationError("This is not a valid address.")
     if parts.username is not None or parts.password is not None:
         raise ValidationError("Do not put a user or password into the address; enter the key as an API key.")
-    if parts.query or parts.fragment:
+    if set(url) & set("?#"):
         raise ValidationError("Leave out everything from ? or # on.")
 
 
+def validate_ca(pem: str) -> None:
+    """Certificates and nothing else: what is entered here is shown again, so it is no place for a key."""
+    if "PRIVATE KEY" in pem:
+        raise ValidationError("This holds a private key, which belongs elsewhere; enter the certificates of the authorities alone.")
+    try:
+        found = load_pem_x509_certificates(pem.encode())
+        tls_trusting(pem)
+    except (ValueError, OSError):
+        found = []
+    if not found:
+        raise ValidationError("This holds no certificate that can be read; enter PEM text, from -----BEGIN CERTIFICATE----- on.")
+
+
+# Fields of the specs in core.config, which judge them → columns.
 _RATE_COLUMNS = {"type": "rate_type", "capacity": "rate_capacity", "refill_rate": "rate_refill_per_s"}
+_BREAKER_COLUMNS = {
+    "fail_max": "breaker_fail_max",
+    "reset_timeout_s": "breaker_reset_timeout_s",
+    "max_reset_timeout_s": "breaker_max_reset_timeout_s",
+    "failure_rate": "breaker_failure_rate",
+    "window_s": "breaker_window_s",
+    "min_calls": "breaker_min_calls",
+    "keep_last": "breaker_keep_last",
+}
+_TIMEOUT_COLUMNS = {
+    "connect_s": "connect_timeout_s",
+    "first_byte_s": "first_byte_timeout_s",
+    "idle_s": "idle_timeout_s",
+    "total_s": "total_timeout_s",
+}
+_LIMIT_COLUMNS = {"tokens_per_minute": "tokens_per_minute"}
+
+
+class Visibility(models.TextChoices):
+    """Of providers, models and routes. Grants are rows of `access`; without one, what is granted is open to nobody."""
+
+    EVERYONE = "everyone", "Every team"
+    GRANTED = "granted", "Those with a grant"
+
+
+def visibility_field() -> models.CharField[str, str]:
+    return models.CharField(
+        "open to",
+        max_length=10,
+        choices=Visibility.choices,
+        default=Visibility.EVERYONE,
+        help_text="Whose keys may use it, and who sees it. Taking the last grant away opens nothing.",
+    )
 
 
 class Provider(models.Model):
@@ -62,6 +115,7 @@ class Provider(models.Model):
     )
     options = models.JSONField(default=dict, blank=True, help_text="Further fields of this vendor type; never secrets.")
     is_active = models.BooleanField("active", default=True, help_text="Off: no request goes there, and its models are not offered.")
+    visibility = visibility_field()
 
     rate_type = models.CharField(
         max_length=20,
@@ -70,53 +124,50 @@ class Provider(models.Model):
         help_text="Sliding window: never more than the capacity in any (capacity / rate) seconds. Adaptive: learnt from the vendor.",
     )
     rate_capacity = models.FloatField(
-        default=0,
-        validators=[MinValueValidator(0), MaxValueValidator(1_000_000)],
-        help_text="Calls allowed at once, or within the window; adaptive: most calls in flight. 0 = no limit.",
+        default=0, help_text="Calls allowed at once, or within the window; adaptive: most calls in flight. 0, with a rate of 0 = no limit."
     )
-    rate_refill_per_s = models.FloatField(
-        default=0,
-        validators=[MinValueValidator(0), MaxValueValidator(1_000_000)],
-        help_text="Calls a second after that; adaptive: most calls a second.",
+    rate_refill_per_s = models.FloatField(default=0, help_text="Calls a second after that; adaptive: most calls a second.")
+    tokens_per_minute = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="All models and keys of this provider together; beyond it the next target is asked. Empty = no limit.",
     )
     max_concurrency = models.PositiveIntegerField(
         default=100, validators=[MaxValueValidator(100_000)], help_text="Calls in flight at once, in each process; 0 = no limit."
     )
-    breaker_fail_max = models.PositiveIntegerField(
-        default=5, validators=[MinValueValidator(1), MaxValueValidator(1_000)], help_text="Failures in a row that open the breaker."
-    )
-    breaker_reset_timeout_s = models.FloatField(
-        default=15, validators=[MinValueValidator(0.1), MaxValueValidator(86_400)], help_text="Seconds until one trial call."
-    )
+    breaker_fail_max = models.PositiveIntegerField(default=5, help_text="Failures in a row that open the breaker.")
+    breaker_reset_timeout_s = models.FloatField(default=15, help_text="Seconds until one trial call.")
     breaker_max_reset_timeout_s = models.FloatField(
         default=60,
-        validators=[MinValueValidator(0.1), MaxValueValidator(86_400)],
-        help_text="Each failed trial doubles the wait for the next, up to so many seconds. Not above the first wait: it does not grow.",
+        help_text="Each failed trial doubles the wait for the next, up to so many seconds. The same as the first wait: it does not grow.",
     )
     breaker_failure_rate = models.FloatField(
-        default=0,
-        validators=[MinValueValidator(0), MaxValueValidator(1)],
-        help_text="Also opens where this share of recent calls failed, e.g. 0.5; 0 = only failures in a row count.",
+        default=0, help_text="Also opens where this share of recent calls failed, e.g. 0.5; 0 = only failures in a row count."
     )
-    breaker_window_s = models.FloatField(
-        default=60, validators=[MinValueValidator(1), MaxValueValidator(3600)], help_text="How many seconds back the share looks."
-    )
-    breaker_min_calls = models.PositiveIntegerField(
-        default=20,
-        validators=[MinValueValidator(1), MaxValueValidator(100_000)],
-        help_text="The share of fewer calls than that says nothing.",
-    )
+    breaker_window_s = models.FloatField(default=60, help_text="How many seconds back the share looks.")
+    breaker_min_calls = models.PositiveIntegerField(default=20, help_text="The share of fewer calls than that says nothing.")
     breaker_keep_last = models.BooleanField(
         default=True,
         help_text="Where a request has no other target left, the wait between trials does not grow: the last one is not given up.",
     )
     breaker_reset_at = models.DateTimeField(null=True, blank=True, editable=False)
-    connect_timeout_s = models.FloatField(default=3, validators=[MinValueValidator(0.05), MaxValueValidator(60)])
-    first_byte_timeout_s = models.FloatField(default=30, validators=[MinValueValidator(0.05), MaxValueValidator(3600)])
-    idle_timeout_s = models.FloatField(
-        default=60, validators=[MinValueValidator(0.05), MaxValueValidator(3600)], help_text="Longest silence inside an answer."
+    price_adjustment_bp = models.IntegerField(
+        "discount or markup",
+        default=0,
+        validators=[MinValueValidator(ADJUSTMENT_BOUNDS_BP[0]), MaxValueValidator(ADJUSTMENT_BOUNDS_BP[1])],
+        help_text="What we pay beside its prices, in hundredths of a per cent: -1500 is 15% less, 500 is 5% more.",
     )
-    total_timeout_s = models.FloatField(default=600, validators=[MinValueValidator(0.1), MaxValueValidator(86_400)])
+    ca_certificates = models.TextField(
+        "CA certificates",
+        blank=True,
+        max_length=MAX_CA_CHARACTERS,
+        validators=[validate_ca],
+        help_text="PEM of the authorities that may vouch for this server, and no others. Empty: those that the system trusts.",
+    )
+    connect_timeout_s = models.FloatField(default=3)
+    first_byte_timeout_s = models.FloatField(default=30)
+    idle_timeout_s = models.FloatField(default=60, help_text="Longest silence inside an answer.")
+    total_timeout_s = models.FloatField(default=600)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -138,15 +189,38 @@ class Provider(models.Model):
         except ConfigurationError:
             return ""
 
+    @property
+    def rate(self) -> RateSpec:
+        return RateSpec(**self._columns(_RATE_COLUMNS))
+
+    @property
+    def breaker(self) -> BreakerSpec:
+        reset_at = self.breaker_reset_at.timestamp() if self.breaker_reset_at else 0.0
+        return BreakerSpec(**self._columns(_BREAKER_COLUMNS), reset_at=reset_at)
+
+    @property
+    def timeouts(self) -> TimeoutSpec:
+        return TimeoutSpec(**self._columns(_TIMEOUT_COLUMNS))
+
+    @property
+    def limits(self) -> LimitSpec:
+        return LimitSpec(**self._columns(_LIMIT_COLUMNS))
+
+    def _columns(self, columns: Mapping[str, str]) -> dict[str, Any]:
+        return {name: getattr(self, column) for name, column in columns.items()}
+
     def clean(self) -> None:
         """What no single field can tell; runs for admin, REST and shell alike. Raises ValidationError by field."""
         errors = self._form_errors()
-        for field in self._meta.concrete_fields:
-            value = getattr(self, field.attname)
-            if isinstance(value, float) and not math.isfinite(value):
-                errors[field.name] = "Write a finite number."
-        for name, sentence in RateSpec(self.rate_type, self.rate_capacity, self.rate_refill_per_s).refusals().items():
-            errors.setdefault(_RATE_COLUMNS[name], sentence)
+        if self.name == registry.FIXED_ANSWER:
+            errors["name"] = "The books call the fixed answers of routes so: choose another name."
+        for spec, columns in (
+            (self.rate, _RATE_COLUMNS),
+            (self.breaker, _BREAKER_COLUMNS),
+            (self.timeouts, _TIMEOUT_COLUMNS),
+            (self.limits, _LIMIT_COLUMNS),
+        ):
+            errors |= {columns[name]: sentence for name, sentence in spec.refusals().items()}
         if errors:
             raise ValidationError(errors)
 

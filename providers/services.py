@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from core.config import BreakerSpec, KeySpec, ModelSpec, ProviderSpec, RateSpec, TimeoutSpec
+from core.config import KeySpec, ModelSpec, ProviderSpec
 from core.errors import ConfigurationError
 from core.secrets import CannotOpen, origin
 from providers import connection
@@ -26,10 +26,14 @@ WRITABLE = (
     "base_url",
     "options",
     "is_active",
+    "visibility",
     "rate_type",
     "rate_capacity",
     "rate_refill_per_s",
+    "tokens_per_minute",
     "max_concurrency",
+    "price_adjustment_bp",
+    "ca_certificates",
     "breaker_fail_max",
     "breaker_reset_timeout_s",
     "breaker_max_reset_timeout_s",
@@ -60,24 +64,13 @@ def spec_of(provider: Provider, keys: Iterable[ProviderKey]) -> ProviderSpec:
         base_url=provider.address,
         keys=tuple(KeySpec(str(key.id), key.last4, key.open(), key.weight) for key in keys if key.is_active),
         options=dict(provider.options),
-        timeouts=TimeoutSpec(
-            connect_s=provider.connect_timeout_s,
-            first_byte_s=provider.first_byte_timeout_s,
-            idle_s=provider.idle_timeout_s,
-            total_s=provider.total_timeout_s,
-        ),
-        rate=RateSpec(type=provider.rate_type, capacity=provider.rate_capacity, refill_rate=provider.rate_refill_per_s),
-        breaker=BreakerSpec(
-            fail_max=provider.breaker_fail_max,
-            reset_timeout_s=provider.breaker_reset_timeout_s,
-            max_reset_timeout_s=provider.breaker_max_reset_timeout_s,
-            failure_rate=provider.breaker_failure_rate,
-            window_s=provider.breaker_window_s,
-            min_calls=provider.breaker_min_calls,
-            keep_last=provider.breaker_keep_last,
-            reset_at=provider.breaker_reset_at.timestamp() if provider.breaker_reset_at else 0.0,
-        ),
+        timeouts=provider.timeouts,
+        rate=provider.rate,
+        breaker=provider.breaker,
         max_concurrency=provider.max_concurrency,
+        limits=provider.limits,
+        price_adjustment_bp=provider.price_adjustment_bp,
+        ca_certificates=provider.ca_certificates,
     )
 
 
@@ -174,7 +167,7 @@ def rotate_key(key: ProviderKey, plaintext: str) -> ProviderKey:
     with transaction.atomic():
         # The address may have moved since `key` was read; the lock also makes two rotations take turns.
         key.provider = Provider.objects.select_for_update().get(pk=key.provider_id)
-        key.seal(plaintext)
+        _put(key, plaintext)
         key.rotated_at = timezone.now()
         key.save(update_fields=["secret", "last4", "rotated_at"])
     return key
@@ -278,10 +271,17 @@ def _seal_all(provider: Provider, secrets: Sequence[str]) -> None:
 
 def _seal(provider: Provider, plaintext: str, name: str = "") -> ProviderKey:
     key = ProviderKey(provider=provider, name=name)
-    key.seal(plaintext)
+    _put(key, plaintext)
     key.full_clean()
     key.save(force_insert=True)
     return key
+
+
+def _put(key: ProviderKey, plaintext: str) -> None:
+    try:
+        key.seal(plaintext)
+    except CannotOpen as error:
+        raise ValidationError({"api_key": f"The key cannot be stored now: {error}. Nothing was changed."}) from error
 
 
 def _check_secrets(secrets: Sequence[str]) -> None:

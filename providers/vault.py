@@ -7,10 +7,14 @@ from functools import lru_cache
 from django.conf import settings
 
 from core.secrets import KeyRing
+from providers import kek
 
 
 @lru_cache(maxsize=1)
 def key_ring() -> KeyRing:
-    """KEY_ENCRYPTION_KEYS maps ids to 32 bytes; the highest id seals, all of them open."""
-    keks = settings.KEY_ENCRYPTION_KEYS
+    """KEY_ENCRYPTION_KEYS maps ids to 32 bytes, or to where else a key is; the highest id seals, all of them open.
+
+    Opens no connection. Raises ConfigurationError.
+    """
+    keks = {id_: key if isinstance(key, bytes) else kek.build(key) for id_, key in settings.KEY_ENCRYPTION_KEYS.items()}
     return KeyRing(keks, current=max(keks))

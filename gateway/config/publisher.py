@@ -21,8 +21,8 @@ from gateway.config.models import ConfigVersion
 
 CONFIGURATION = (
     *("providers.Provider", "providers.ProviderKey"),
-    *("models_registry.LLMModel", "models_registry.Price"),
-    *("access.Team", "access.ApiKey"),
+    *("models_registry.LLMModel", "models_registry.Price", "models_registry.Route", "models_registry.ExchangeRate"),
+    *("access.Team", "access.ApiKey", "access.Budget", "access.Grant"),
 )
 _NAME = "config_version_on_"
 _OPERATIONS = ("INSERT", "UPDATE", "DELETE")

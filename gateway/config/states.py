@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from core.clock import Clock, SystemClock
+from gateway.config.breaker_events import record_breakers
 from providers import states
 
 _MIN_INTERVAL_S = 1.0
@@ -25,10 +26,12 @@ class StatePublisher:
         collect: Callable[[], Found],
         *,
         write: Callable[[str, Found], None] = states.write,
+        record: Callable[[str, Found, Found], None] = record_breakers,
         clock: Clock = SystemClock(),  # noqa: B008  (has no state)
     ) -> None:
         self._collect = collect
         self._write = write
+        self._record = record
         self._clock = clock
         self._process = secrets.token_hex(8)
         self._written: Found = {}
@@ -44,4 +47,5 @@ class StatePublisher:
 
     def _write_down(self, found: Found) -> None:
         self._write(self._process, found)
-        self._written, self._written_at = found, self._clock.monotonic()
+        before, self._written, self._written_at = self._written, found, self._clock.monotonic()
+        self._record(self._process, before, found)

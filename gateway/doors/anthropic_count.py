@@ -15,7 +15,9 @@ from core.config import CallerSpec
 from core.errors import GatewayError, InvalidRequest, ProviderError
 from gateway import admission
 from gateway.doors import anthropic_messages
-from gateway.doors.http import JSON, Gateway, Headers, Receive, Scope, Send, forwarded, refuse, require_method, respond
+from gateway.doors.answer import JSON, Headers, Send, refuse, require_method, respond
+from gateway.doors.body import Receive, Scope
+from gateway.doors.http import Gateway, forwarded
 from gateway.pipeline import Pipeline
 from gateway.router import Target, View, targets_for
 from models_registry.tokens import Count, count_conversation
@@ -49,17 +51,23 @@ class MessagesCountDoor:
 
 async def _limited(pipeline: Pipeline, view: View, caller: CallerSpec, request: ChatRequest) -> tuple[Headers, Count]:
     target = targets_for(view, caller, request)[0]
-    gate = pipeline.manager.gate(caller)
+    gate, passage = pipeline.manager.gate(caller), pipeline.manager.passage(caller, 0)
     pipeline.enter()
     try:
-        gate.enter(0, pipeline.clock.monotonic())
+        if passage is None:
+            gate.enter(0, pipeline.clock.monotonic())
+        else:
+            await passage.enter()
         try:
             count = await _counted(target, request)
         finally:
-            gate.leave(0, 0)
+            if passage is None:
+                gate.leave(0, 0, pipeline.clock.monotonic())
+            else:
+                passage.leave(0)
     finally:
         pipeline.leave()
-    return [*gate.headers(pipeline.clock.monotonic()), *target.headers], count
+    return [*(passage or gate).headers(pipeline.clock.monotonic()), *target.headers], count
 
 
 async def _counted(target: Target, request: ChatRequest) -> Count:

@@ -16,6 +16,7 @@ from gateway.doors.anthropic_writing import stream_writer, whole
 __all__ = [
     "FIELD_NAMES",
     "FORWARDED",
+    "KEEP_ALIVE",
     "NAME",
     "REQUEST_ID_HEADER",
     "SCOPE",
@@ -34,6 +35,8 @@ SCOPE = "chat"
 # Any version is taken, and both pass to a vendor of the same dialect: a beta's fields mean nothing without its header.
 FORWARDED = frozenset((b"anthropic-version", b"anthropic-beta"))
 REQUEST_ID_HEADER = b"request-id"
+# Anthropic's own streams have these from time to time.
+KEEP_ALIVE = b'event: ping\ndata: {"type": "ping"}\n\n'
 # By the names of OpenAI's chat, which adapters use in what they refuse or report.
 FIELD_NAMES = {
     "filename": "title",
@@ -48,7 +51,7 @@ FIELD_NAMES = {
 }
 
 _MAX_TOKENS = 10_000_000
-_MAX_MESSAGES = 100_000  # Anthropic's own
+_MAX_MESSAGES = 10_000  # Anthropic takes ten times as many; to translate those would hold up everybody else for a second
 
 
 class _Message(msgspec.Struct):

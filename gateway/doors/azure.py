@@ -9,7 +9,8 @@ import msgspec
 
 from core.chat import ChatRequest
 from core.config import CallerSpec
-from gateway.doors.http import GenerationDoor, Scope
+from gateway.doors.body import Scope
+from gateway.doors.http import GenerationDoor
 from gateway.router import View
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

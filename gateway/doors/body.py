@@ -29,8 +29,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int, timeout_s: float
         waited_for = pending.send(None)  # type: ignore[union-attr]
     except StopIteration as arrived:  # as usual: it came with the headers, and no timer is needed
         message = arrived.value
-        body: bytes = message.get("body", b"")
-        if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
+        if message["type"] == "http.request" and not message.get("more_body") and len(message.get("body", b"")) <= limit:
+            body: bytes = message.get("body", b"")
             return body
         pending = None
     try:
@@ -62,9 +62,10 @@ async def _read_on(receive: Receive, message: MutableMapping[str, Any], limit: i
     parts: list[bytes] = []
     size = 0
     while message["type"] == "http.request":
-        part = message.get("body", b"")
+        part = message.pop("body", b"")
         size += len(part)
         if size > limit:
+            del part, parts  # nothing of it is held while the rest is taken in
             if message.get("more_body"):
                 await discard(receive)
             raise _too_large(limit)

@@ -11,7 +11,9 @@ from core.config import CallerSpec
 from core.errors import GatewayError, InvalidRequest
 from gateway import admission
 from gateway.doors import openai_chat
-from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, require_method, respond, respond_error
+from gateway.doors.answer import JSON, Send, require_method, respond, respond_error
+from gateway.doors.body import Receive, Scope
+from gateway.doors.http import Gateway
 from gateway.router import View, default_alias, targets_of
 from models_registry.tokens import Count, count_conversation, count_text
 

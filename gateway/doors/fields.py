@@ -17,6 +17,7 @@ T = TypeVar("T")
 _AT = re.compile(r" - at `\$\.?(.*?)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _TOO_DEEP = "The JSON of the body is nested too deeply."
+_MAX_FIELDS = 1000
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Ours, not any vendor's, and without effect yet.
 _RESERVED = ("task_type", "models", "cache")
@@ -27,7 +28,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, ms
     try:
         if not body.isascii():
             body.decode()  # the decoder skips values that travel on, and would let broken UTF-8 through to the vendor
-        return decoder.decode(body), _fields.decode(body)
+        checked, fields = decoder.decode(body), _fields.decode(body)
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not valid UTF-8.") from None
     except msgspec.ValidationError as exc:
@@ -36,6 +37,9 @@ def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, ms
         raise InvalidRequest(f"The body is not valid JSON: {exc}.") from None
     except RecursionError:
         raise InvalidRequest(_TOO_DEEP) from None
+    if len(fields) > _MAX_FIELDS:
+        raise InvalidRequest(f"The body has {len(fields)} fields; at most {_MAX_FIELDS} are read.")
+    return checked, fields
 
 
 def invalid(message: str) -> InvalidRequest:

@@ -15,7 +15,9 @@ from core.errors import InvalidRequest
 from core.events import Begun, Content, Ended, RefusalDelta, Result, TextDelta
 from core.usage import Usage
 from gateway.doors import fields as bodies
-from gateway.doors.http import DoorDialect, Gateway, GenerationDoor, Scope
+from gateway.doors.answer import DoorDialect
+from gateway.doors.body import Scope
+from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.openai_chat import error_body, stream_error
 from gateway.doors.openai_fields import reread
 from gateway.router import View, default_alias

@@ -12,8 +12,10 @@ from core.errors import GatewayError, UnknownModel
 from core.money import plain
 from gateway import admission
 from gateway.doors import anthropic_messages, openai_chat
-from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, refuse, require_method, respond
-from gateway.router import Target, View
+from gateway.doors.answer import JSON, Send, refuse, require_method, respond
+from gateway.doors.body import Receive, Scope
+from gateway.doors.http import Gateway
+from gateway.router import Target, View, open_targets
 
 
 class ModelsDoor:
@@ -30,7 +32,7 @@ class ModelsDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, "models")
-            alias = scope["url_route"]["kwargs"].get("alias")
+            alias = scope["url_route"]["kwargs"].get("alias") if "url_route" in scope else None
             if alias is not None:
                 value = (_anthropic_model if anthropic else _model)(*_one(view, caller, alias), pipeline.clock.wall())
             else:
@@ -48,13 +50,15 @@ Offered = tuple[str, tuple[Target, ...]]
 
 
 def _allowed(view: View, caller: CallerSpec) -> list[Offered]:
-    return [(alias, view.targets[alias]) for alias in sorted(view.targets) if caller.models is None or alias in caller.models]
+    named = ((alias, open_targets(view, caller, alias)) for alias in sorted(view.targets) if caller.may_name(alias))
+    return [(alias, targets) for alias, targets in named if targets]
 
 
 def _one(view: View, caller: CallerSpec, alias: str) -> Offered:
-    if alias not in view.targets or (caller.models is not None and alias not in caller.models):
+    targets = open_targets(view, caller, alias) if caller.may_name(alias) else ()
+    if not targets:
         raise UnknownModel(f"The model {alias[:200]!r} does not exist for this key; GET /v1/models lists those that do.", param="model")
-    return alias, view.targets[alias]
+    return alias, targets
 
 
 def _list(offered: list[Offered], wall_s: float) -> dict[str, Any]:

@@ -62,12 +62,16 @@ def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
     if force_stream:
         fields["stream"] = _true
         fields["stream_options"] = _with_usage
+    # Which of the two counts where both are said is the vendor's choice: what is reserved must do for either.
+    most = checked.max_completion_tokens
+    if most is None or (checked.max_tokens is not None and checked.max_tokens > most):
+        most = checked.max_tokens
     return ChatRequest(
         dialect=_this,
         model=checked.model,
         stream=force_stream or bool(checked.stream),
         wants_usage=force_stream or (checked.stream_options is not None and checked.stream_options.include_usage),
-        max_output_tokens=checked.max_completion_tokens or checked.max_tokens,
+        max_output_tokens=most,
         body_bytes=len(body),
         fields=fields,
     )

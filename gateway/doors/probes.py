@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from core.errors import GatewayError, UnknownRoute
-from gateway.doors.http import JSON, Gateway, Receive, Scope, Send, require_method, respond, respond_error
+from gateway.doors.answer import JSON, Send, require_method, respond, respond_error
+from gateway.doors.body import Receive, Scope
+from gateway.doors.http import Gateway
 
 
 async def health(scope: Scope, receive: Receive, send: Send) -> None:
@@ -24,8 +26,9 @@ class Ready:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pipeline = self._gateway.pipeline
-        if pipeline is None:
-            body = msgspec.json.encode({"status": "not ready", "reason": self._gateway.not_ready_because})
+        if pipeline is None or self._gateway.draining:
+            reason = "the gateway is shutting down" if self._gateway.draining else self._gateway.not_ready_because
+            body = msgspec.json.encode({"status": "not ready", "reason": reason})
             await respond(send, 503, [JSON, (b"retry-after", b"1")], body)
             return
         snapshot = pipeline.manager.view.snapshot

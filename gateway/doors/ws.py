@@ -7,6 +7,9 @@ server → {"type": "delta", "id", "index", "text", "delta"}   `delta` is OpenAI
          {"type": "usage", "id", "usage"}                    where the vendor gave numbers
          {"type": "done", "id", "finish_reason", "model", "provider", "request_id"}
          {"type": "error", "id", "error"}                    OpenAI's error object; ends that generation
+
+A key that is revoked or expires ends the socket and what runs on it, with 4401, within five seconds.
+A server that is going down lets what runs on a socket finish, starts nothing new there, and then closes it with 1012.
 """
 
 from __future__ import annotations
@@ -25,13 +28,16 @@ from core.config import CallerSpec
 from core.errors import ClientGone, GatewayError, InvalidRequest, NotAuthenticated, ServerBusy
 from gateway import admission
 from gateway.doors import openai_chat
+from gateway.doors.answer import server_down
 from gateway.doors.http import Gateway
 from gateway.pipeline import Generation
 
 MAX_GENERATIONS_PER_SOCKET = 20
 _log = logging.getLogger(__name__)
 _AUTH_DEADLINE_S = 10.0
-_NOT_AUTHENTICATED, _TOO_LARGE, _BAD_FRAME = 4401, 1009, 1003
+# A change of configuration takes up to two seconds to get here; together they stay well below five.
+_LOOKS_AGAIN_S = 2.0
+_NOT_AUTHENTICATED, _TOO_LARGE, _BAD_FRAME, _RESTARTS = 4401, 1009, 1003, 1012
 
 
 class _Frame(msgspec.Struct):
@@ -60,7 +66,7 @@ _chunks = msgspec.json.Decoder(_Chunk)
 
 
 class GenerateConsumer(AsyncWebsocketConsumer):
-    """One socket. The key is looked up again for every generation, so a revoked one ends here as it does elsewhere."""
+    """One socket. The key is looked up again for every generation, and every two seconds: a revoked one ends here as elsewhere."""
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__()
@@ -68,6 +74,19 @@ class GenerateConsumer(AsyncWebsocketConsumer):
         self._credential = b""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._auth_timer: asyncio.TimerHandle | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._refusal: NotAuthenticated | None = None
+        # The server is going down: first it starts nothing new, then it ends what runs.
+        self._leaving = self._cut = False
+        self._closing: asyncio.Future[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:  # the server waits no longer
+            self._cut = True
+            await self._end_all()
+            await self.close(_RESTARTS)
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Channels' own first visits Django's thread to look after database connections; here there are none to look after."""
@@ -76,6 +95,12 @@ class GenerateConsumer(AsyncWebsocketConsumer):
     async def websocket_disconnect(self, message: dict[str, Any]) -> None:
         await self.disconnect(message["code"])
         raise StopConsumer
+
+    async def websocket_shutdown(self, message: dict[str, Any]) -> None:
+        """Not ASGI's: the server says so when it accepts nobody any more."""
+        self._leaving = True
+        if not self._running:
+            await self.close(_RESTARTS)
 
     async def connect(self) -> None:
         if not _same_origin(self.scope["headers"]):
@@ -94,9 +119,35 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             await self.close()
             return
         await self.accept()
+        if self._auth_timer is None:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._look_timer = asyncio.get_running_loop().call_later(_LOOKS_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        try:
+            self._identify()
+        except NotAuthenticated as refusal:
+            self._refusal = refusal
+            self._closing = asyncio.ensure_future(self._turn_out())
+            return
+        except ServerBusy:
+            pass  # nobody can say just now
+        self._look_later()
+
+    async def _turn_out(self) -> None:
+        await self._end_all()
+        await self.close(_NOT_AUTHENTICATED)
 
     async def disconnect(self, code: int) -> None:
         self._stop_auth_timer()
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+        self._leaving = False  # there is nothing left to close
+        await self._end_all()
+
+    async def _end_all(self) -> None:
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
@@ -121,10 +172,14 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             await self._say_error(frame.id, error)
 
     async def _handle(self, frame: _Frame) -> None:
+        if not self._credential and frame.type != "auth":
+            admission.credential((), b"")  # which refuses, as it does at the handshake
         if frame.type == "auth":
             self._credential = frame.key.encode()
             self._identify()
-            self._stop_auth_timer()
+            if self._auth_timer is not None:
+                self._stop_auth_timer()
+                self._look_later()
         elif frame.type == "generate":
             self._generate(frame)
         elif frame.type == "cancel":
@@ -136,12 +191,13 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             raise InvalidRequest(f"Unknown frame type {frame.type[:40]!r}; use auth, generate or cancel.", param="type")
 
     def _identify(self) -> CallerSpec:
-        pipeline = self._gateway.live()
-        return admission.identify(pipeline.manager.view.snapshot, self._gateway.pepper, self._credential, pipeline.clock.wall())
+        return self._gateway.caller(self._gateway.live().manager.view, self._credential, self.scope)
 
     def _generate(self, frame: _Frame) -> None:
         if not frame.id or frame.id in self._running:
             raise InvalidRequest("Give every generation on a socket an `id` of its own.", param="id")
+        if self._leaving:
+            raise ServerBusy("The server is going down; open another socket.", retry_after_s=1.0)
         if len(self._running) >= MAX_GENERATIONS_PER_SOCKET:
             raise ServerBusy(f"This socket runs {MAX_GENERATIONS_PER_SOCKET} generations, its limit; let one end first.", retry_after_s=1.0)
         caller = self._identify()
@@ -150,7 +206,12 @@ class GenerateConsumer(AsyncWebsocketConsumer):
         generation = Generation(pipeline, pipeline.manager.view, caller, request, pipeline.request_id())
         task = asyncio.create_task(self._run(frame.id, generation))
         self._running[frame.id] = task
-        task.add_done_callback(lambda _: self._running.pop(frame.id, None))
+        task.add_done_callback(lambda _: self._done(frame.id))
+
+    def _done(self, id_: str) -> None:
+        self._running.pop(id_, None)
+        if self._leaving and not self._running and not self._cut:
+            self._closing = asyncio.ensure_future(self.close(_RESTARTS))
 
     async def _run(self, id_: str, generation: Generation) -> None:
         try:
@@ -175,9 +236,9 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             generation.end(error)
             await self._say_error(id_, error)
         except asyncio.CancelledError:
-            gone = ClientGone("The client cancelled this generation.")
+            gone = server_down() if self._cut else ClientGone("The client cancelled this generation.")
             generation.end(gone)
-            await self._say_error(id_, gone)
+            await self._say_error(id_, self._refusal or gone)
         except Exception as exc:
             _log.exception("request %s failed in the gateway itself", generation.request_id)
             fault = GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import django_filters
 
-from models_registry.models import LLMModel, Price
+from models_registry.models import ExchangeRate, LLMModel, Price, Route
 from monitoring.api.filters import StrictFilters
 
 
@@ -19,4 +19,16 @@ class PriceFilters(StrictFilters):
 
     class Meta:
         model = Price
-        fields = ["currency"]
+        fields = ["currency", "service_tier"]
+
+
+class ExchangeRateFilters(StrictFilters):
+    class Meta:
+        model = ExchangeRate
+        fields = ["base", "quote"]
+
+
+class RouteFilters(StrictFilters):
+    class Meta:
+        model = Route
+        fields = ["alias", "is_active"]

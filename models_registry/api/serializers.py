@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from core.money import MAX_PRICE_PER_MILLION, plain
 from models_registry import catalogue, services
-from models_registry.models import CURRENCY_VALIDATOR, LLMModel, Price
+from models_registry.models import ExchangeRate, LLMModel, Price, Route, validate_currency
 from monitoring.api.bodies import LimitsSerializer, Strict, StrictModel, in_body_words
 
 
@@ -24,7 +24,7 @@ class LLMModelSerializer(StrictModel):
     class Meta:
         model = LLMModel
         fields = (
-            *("id", "provider", "model_id", "alias", "model_type", "is_active", "priority"),
+            *("id", "provider", "model_id", "alias", "model_type", "is_active", "visibility", "priority"),
             *("context_window", "max_output_tokens", "capabilities", "quality"),
             *("unsupported_params", "over_long", "rate_limit", "tested", "tested_at"),
         )
@@ -34,6 +34,19 @@ class LLMModelSerializer(StrictModel):
         if "is_active" in validated_data:
             instance.gone_at = None  # from now on it is a person's decision, which no sync takes back
         return super().update(instance, validated_data)
+
+
+class RouteSerializer(StrictModel):
+    """How long each part may be is the row's affair, which says it as a sentence."""
+
+    targets = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Aliases of models, tried one after the other; those of one alias by their `priority`.",
+    )
+
+    class Meta:
+        model = Route
+        fields = ("id", "alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer")
 
 
 def _amount(*, required: bool, help_text: str) -> serializers.DecimalField:
@@ -65,7 +78,13 @@ class PerMillionSerializer(Strict):
 class PriceSerializer(Strict):
     id = serializers.UUIDField(read_only=True)
     model = serializers.PrimaryKeyRelatedField(queryset=LLMModel.objects.all(), pk_field=serializers.UUIDField())
-    currency = serializers.CharField(max_length=3, validators=[CURRENCY_VALIDATOR])
+    service_tier = serializers.ChoiceField(
+        choices=Price.ServiceTier.choices, required=False, help_text='"" = every tier without a price of its own.'
+    )
+    min_input_tokens = serializers.IntegerField(
+        required=False, min_value=0, max_value=1_000_000_000, help_text="For requests with so many tokens of input or more."
+    )
+    currency = serializers.CharField(max_length=3, validators=[validate_currency])
     valid_from = serializers.DateTimeField(required=False, help_text="Left out: from now on.")
     valid_to = serializers.DateTimeField(read_only=True, help_text="null = still in force.")
     per_million = PerMillionSerializer(source="*")
@@ -76,6 +95,21 @@ class PriceSerializer(Strict):
     def create(self, validated_data: dict[str, Any]) -> Price:
         with in_body_words():
             return services.set_price(**validated_data)
+
+
+class ExchangeRateSerializer(Strict):
+    id = serializers.UUIDField(read_only=True)
+    base = serializers.CharField(max_length=3, validators=[validate_currency])
+    quote = serializers.CharField(max_length=3, validators=[validate_currency], help_text="The reporting currency is LLM_CURRENCY.")
+    rate = serializers.CharField(max_length=20, help_text='Units of `quote` for one of `base`, as text, e.g. "0.1404"; up to ten decimals.')
+    valid_from = serializers.DateTimeField(required=False, help_text="Left out: from now on.")
+    source = serializers.CharField(  # type: ignore[assignment]  # a field of that name, not the attribute of Field
+        required=False, allow_blank=True, max_length=200, help_text="Where the figure comes from."
+    )
+
+    def create(self, validated_data: dict[str, Any]) -> ExchangeRate:
+        with in_body_words():
+            return services.set_exchange_rate(**validated_data)
 
 
 class AcceptField(serializers.Field):

@@ -16,9 +16,16 @@ from rest_framework.viewsets import GenericViewSet, ModelViewSet
 from core.errors import GatewayError
 from core.secrets import CannotOpen
 from models_registry import services
-from models_registry.api.filters import LLMModelFilters, PriceFilters
-from models_registry.api.serializers import LLMModelSerializer, PriceSerializer, SyncDiffSerializer, SyncRequestSerializer
-from models_registry.models import LLMModel, Price
+from models_registry.api.filters import ExchangeRateFilters, LLMModelFilters, PriceFilters, RouteFilters
+from models_registry.api.serializers import (
+    ExchangeRateSerializer,
+    LLMModelSerializer,
+    PriceSerializer,
+    RouteSerializer,
+    SyncDiffSerializer,
+    SyncRequestSerializer,
+)
+from models_registry.models import ExchangeRate, LLMModel, Price, Route
 from monitoring.api.bodies import in_body_words
 from providers.models import Provider
 
@@ -32,12 +39,34 @@ class LLMModelViewSet(ModelViewSet):
     keyset = "alias"
 
 
+class RouteViewSet(ModelViewSet):
+    """Names that callers use for a chain of models. A route comes before a model of the same name.
+
+    The models of `targets` are tried one after the other; then those of `degrade_to`, also where no more retries are left, and
+    then `fixed_answer` is given, which calls no vendor and costs nothing. Such an answer has the header `x-llm-degraded: 1`.
+    """
+
+    queryset = Route.objects.all()
+    serializer_class = RouteSerializer
+    filterset_class = RouteFilters
+    keyset = "alias"
+
+
 class PriceViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, GenericViewSet):
     """Prices, newest first. None is ever edited or removed: a new one ends the one before it."""
 
     queryset = Price.objects.all()
     serializer_class = PriceSerializer
     filterset_class = PriceFilters
+    keyset = "-created_at"
+
+
+class ExchangeRateViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, GenericViewSet):
+    """Exchange rates, newest first. None is ever edited or removed: a later one takes its place."""
+
+    queryset = ExchangeRate.objects.all()
+    serializer_class = ExchangeRateSerializer
+    filterset_class = ExchangeRateFilters
     keyset = "-created_at"
 
 

@@ -9,8 +9,9 @@ import django_filters
 from django.db.models import QuerySet
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from monitoring.models import RequestLog, UsageRecord
-from monitoring.stats import GROUPS
+from monitoring.hours import within
+from monitoring.models import RequestLog, Rollup, UsageRecord
+from monitoring.stats import DEFAULT_DAYS, GROUPS
 
 _OF_PAGING = {"cursor", "page_size"}
 
@@ -40,29 +41,78 @@ class IdOrName(django_filters.CharFilter):
             return queryset.filter(**{f"{self.field_name}_name": value})
 
 
+class Label(django_filters.CharFilter):
+    """The value exactly. Said twice, since an index holds only rows that have one."""
+
+    def filter(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
+        return queryset.filter(**{self.field_name: value, f"{self.field_name}__gt": ""}) if value else queryset
+
+
 class _Log(StrictFilters):
-    since = django_filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="gte", help_text="From this moment on, ISO 8601.")
-    until = django_filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="lt", help_text="Up to, not including, this moment.")
+    since = django_filters.IsoDateTimeFilter(method="ignore", help_text="From this moment on, ISO 8601.")
+    until = django_filters.IsoDateTimeFilter(method="ignore", help_text="Up to, not including, this moment.")
     team = IdOrName(field_name="team", help_text="Id or name.")
     key = IdOrName(field_name="key", help_text="Id or name.")
     model = django_filters.CharFilter(field_name="alias", help_text="The alias that was asked for.")
     request_id = django_filters.CharFilter()
+    user = Label(field_name="end_user", help_text="Whom the request named.")
+    task_type = Label(field_name="task_type")
+    tag = Label(field_name="tag", help_text="What the request said it was for.")
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        asked = self.form.cleaned_data
+        return within(super().filter_queryset(queryset), asked["since"], asked["until"])
+
+    def ignore(self, queryset: QuerySet[Any], name: str, value: Any) -> QuerySet[Any]:
+        """Both edges of a time are looked at together."""
+        return queryset
 
 
 class UsageFilters(_Log):
     provider = IdOrName(field_name="provider", help_text="Id or name.")
     status = django_filters.ChoiceFilter(choices=UsageRecord.Status.choices)
+    usage_source = django_filters.ChoiceFilter(choices=UsageRecord.Source.choices, help_text="Who counted the tokens.")
 
     class Meta:
         model = UsageRecord
         fields: list[str] = []
 
 
-class StatsFilters(UsageFilters):
-    group_by = django_filters.CharFilter(method="ignore", help_text=f"Comma list of {', '.join(GROUPS)}.")
+class ProviderIdOrName(IdOrName):
+    """Rollups of requests alone know the name only, so an id stands for the names that it had."""
 
-    def ignore(self, queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
-        """Says how rows are summed, not which."""
+    def filter(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
+        try:
+            names = Rollup.objects.filter(provider_id=str(uuid.UUID(value))).values("provider_name")
+        except ValueError:
+            return super().filter(queryset, value)
+        return queryset.filter(provider_name__in=names)
+
+
+class StatsFilters(StrictFilters):
+    since = django_filters.IsoDateTimeFilter(
+        method="ignore", help_text=f"From the hour of this moment on, ISO 8601; {DEFAULT_DAYS} days before `until` by default."
+    )
+    until = django_filters.IsoDateTimeFilter(
+        method="ignore", help_text="Up to the end of the hour that holds the moment before; now by default."
+    )
+    group_by = django_filters.CharFilter(method="ignore", help_text=f"Comma list of {', '.join(GROUPS)}.")
+    team = IdOrName(field_name="team", help_text="Id or name.")
+    key = IdOrName(field_name="key", help_text="Id or name.")
+    provider = ProviderIdOrName(field_name="provider", help_text="Id or name.")
+    model = django_filters.CharFilter(field_name="alias", help_text="The alias that was asked for.")
+    status = django_filters.ChoiceFilter(choices=UsageRecord.Status.choices)
+    streamed = django_filters.BooleanFilter(help_text="true or false.")
+    user = django_filters.CharFilter(field_name="end_user", help_text="Whom requests named.")
+    task_type = django_filters.CharFilter()
+    tag = django_filters.CharFilter(help_text="What requests said they were for.")
+
+    class Meta:
+        model = Rollup
+        fields: list[str] = []
+
+    def ignore(self, queryset: QuerySet[Any], name: str, value: Any) -> QuerySet[Any]:
+        """Says which time is summed and how, which is not a matter of columns."""
         return queryset
 
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from core.money import plain
 from monitoring.models import RequestLog, UsageRecord
+
+
+@extend_schema_field(serializers.CharField)
+class Micros(serializers.Field):
+    """Micro-units as a plain decimal; None = not known, which is not the same as free."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(read_only=True, **kwargs)
+
+    def to_representation(self, value: int) -> str:
+        return plain(value)
 
 
 class _Log(serializers.ModelSerializer):
@@ -13,14 +27,14 @@ class _Log(serializers.ModelSerializer):
     key = serializers.CharField(source="key_name", read_only=True)
     provider = serializers.CharField(source="provider_name", read_only=True)
     model = serializers.CharField(source="alias", read_only=True)
-    cost = serializers.SerializerMethodField()
-
-    def get_cost(self, row: UsageRecord | RequestLog) -> str | None:
-        """None = not known, which is not the same as free."""
-        return None if row.cost_micros is None else plain(row.cost_micros)
+    user = serializers.CharField(source="end_user", read_only=True)
+    cost = Micros(source="cost_micros")
 
 
 class UsageRecordSerializer(_Log):
+    cost_reporting = Micros(source="cost_reporting_micros")
+    charged = Micros(source="charged_micros")
+
     class Meta:
         model = UsageRecord
         fields = read_only_fields = (
@@ -28,7 +42,9 @@ class UsageRecordSerializer(_Log):
             *("model", "model_id", "status", "error_code", "vendor_status", "finish_reason", "streamed"),
             *("input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "input_audio_tokens"),
             *("input_image_tokens", "output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens", "usage_source"),
-            *("cost", "currency", "price_id", "duration_ms", "first_token_ms", "config_version"),
+            "usage_refused",
+            *("cost", "currency", "price_id", "cost_reporting", "charged", "reporting_currency", "exchange_rate"),
+            *("duration_ms", "first_token_ms", "config_version", "user", "task_type", "tag"),
         )
 
 
@@ -38,24 +54,60 @@ class RequestLogSerializer(_Log):
         fields = read_only_fields = (
             *("request_id", "started_at", "team", "team_id", "key", "key_id", "dialect", "provider", "model", "model_id", "streamed"),
             *("status_code", "error_code", "error_message", "attempts", "total_tokens", "cost", "currency"),
-            *("duration_ms", "first_token_ms", "config_version", "dropped"),
+            *("duration_ms", "first_token_ms", "config_version", "dropped", "user", "task_type", "tag"),
         )
 
 
-class UsageSumSerializer(serializers.Serializer):
-    """One row; those of a grouping also name their group: day, team, key, provider, model."""
+_BY_CURRENCY = 'By currency, e.g. {"USD": "0.0123"}.'
 
-    requests = serializers.IntegerField()
-    errors = serializers.IntegerField()  # type: ignore[assignment]  # a field of that name
+
+def _money(help_text: str = _BY_CURRENCY) -> serializers.DictField:
+    return serializers.DictField(child=serializers.CharField(), help_text=help_text)
+
+
+class _SumSerializer(serializers.Serializer):
+    """One row; those of a grouping also name their group: hour, day, team, key, user, provider, model, task_type, tag, status."""
+
+    requests = serializers.IntegerField(help_text="That a vendor was asked for or that were answered, without `refused`.")
+    attempts = serializers.IntegerField()
+    unpriced_attempts = serializers.IntegerField(help_text="Whose price is unknown; their cost is in no sum.")
+    unconverted_attempts = serializers.IntegerField(help_text="Whose cost in the reporting currency is unknown.")
+    cost = _money()
+
+
+class UsageSumSerializer(_SumSerializer):
+    errors = serializers.IntegerField(help_text="Requests that failed.")  # type: ignore[assignment]  # a field of that name
+    refused = serializers.IntegerField(help_text="Requests refused before a vendor was asked; they belong to no model.")
+    failed_attempts = serializers.IntegerField()
     input_tokens = serializers.IntegerField()
     cached_tokens = serializers.IntegerField()
     cache_write_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()
-    cost = serializers.DictField(child=serializers.CharField(), help_text='By currency, e.g. {"USD": "0.0123"}.')
+    p50_ms = serializers.IntegerField(allow_null=True, help_text="Estimated from sums by size of duration.")
+    p95_ms = serializers.IntegerField(allow_null=True)
+    first_token_p50_ms = serializers.IntegerField(allow_null=True)
+    first_token_p95_ms = serializers.IntegerField(allow_null=True)
 
 
-class UsageStatsSerializer(serializers.Serializer):
+class CostSumSerializer(_SumSerializer):
+    cost_reporting = _money("The cost in the reporting currency.")
+    charged = _money("What teams owe, in the reporting currency.")
+    cost_per_1k_answers = _money("All cost, by a thousand requests that were answered.")
+    cached_share = serializers.FloatField(allow_null=True, help_text="Of the tokens that went in, those that were cached; 0 to 1.")
+
+
+class _StatsSerializer(serializers.Serializer):
     group_by = serializers.ListField(child=serializers.CharField())
+    since = serializers.DateTimeField(help_text="The whole hour from which was summed.")
+    until = serializers.DateTimeField(help_text="The whole hour up to which was summed.")
+
+
+class UsageStatsSerializer(_StatsSerializer):
     rows = UsageSumSerializer(many=True)
     totals = UsageSumSerializer()
+
+
+class CostStatsSerializer(_StatsSerializer):
+    rows = CostSumSerializer(many=True)
+    totals = CostSumSerializer()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from django.utils import timezone
+from django_filters.utils import translate_validation
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.generics import GenericAPIView
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
+from monitoring import audit, stats
+from monitoring.api.csv import CSVRenderer
 from monitoring.api.filters import RequestFilters, StatsFilters, UsageFilters
-from monitoring.api.serializers import RequestLogSerializer, UsageRecordSerializer, UsageStatsSerializer
-from monitoring.models import RequestLog, UsageRecord
-from monitoring.stats import GROUPS, TooManyRows, usage_stats
+from monitoring.api.serializers import CostStatsSerializer, RequestLogSerializer, UsageRecordSerializer, UsageStatsSerializer
+from monitoring.models import AuditEvent, LabelRollup, RequestLog, Rollup, UsageRecord
 
 
 class UsageRecordViewSet(ReadOnlyModelViewSet):
@@ -34,25 +41,66 @@ class RequestLogViewSet(ReadOnlyModelViewSet):
     keyset = "-id"
 
 
-class UsageStatsView(GenericAPIView):
-    """Requests, errors, tokens and cost, summed by `group_by`; days are in UTC."""
+class _Sums(GenericAPIView):
+    """Sums by `group_by` over whole hours in UTC, or over whole days where users, task types or tags are asked for."""
 
-    queryset = UsageRecord.objects.all()
-    serializer_class = UsageStatsSerializer
+    queryset = Rollup.objects.all()
     filterset_class = StatsFilters
     pagination_class = None
+    renderer_classes = (JSONRenderer, CSVRenderer)
     permission_for = {"get": "monitoring.view_usagerecord"}
+    with_durations = False
+
+    row: Callable[[stats.Sums], dict[str, Any]]
+
+    def answer(self, request: Request) -> Response:
+        group_by = [name for name in request.query_params.get("group_by", "").split(",") if name]
+        try:
+            rollups = stats.rollups_for({*group_by, *request.query_params})
+            seen = self.filter_queryset(rollups)
+            filters = self.filterset_class(request.query_params, queryset=rollups, request=request)
+            if not filters.is_valid():
+                raise translate_validation(filters.errors)
+            asked = filters.form.cleaned_data
+            period = stats.Period.around(asked["since"], asked["until"], timezone.now())
+            if rollups.model is LabelRollup:
+                period = period.whole_days()
+            found = stats.sums(seen, period, group_by, self.with_durations)
+        except stats.Refused as refused:
+            raise ValidationError({refused.parameter: [ErrorDetail(str(refused), code="invalid")]}) from refused
+        if isinstance(request.accepted_renderer, CSVRenderer):
+            sums_exported = {"what": (None, request.path), "query": (None, dict(request.query_params.lists()))}
+            audit.record(AuditEvent.Action.EXPORTED, changes=sums_exported)
+        rows = [{**dict(zip(group_by, group, strict=True)), **self.row(sums)} for group, sums in found.items()]
+        totals = self.row(stats.total(found.values()))
+        body = {
+            "group_by": group_by,
+            "since": period.since,
+            "until": period.until,
+            "rows": rows if group_by else [totals],
+            "totals": totals,
+        }
+        return Response(body)
+
+
+class UsageStatsView(_Sums):
+    """Requests, errors, tokens, cost and durations, summed by `group_by`."""
+
+    serializer_class = UsageStatsSerializer
+    with_durations = True
+    row = staticmethod(stats.usage_row)
 
     @extend_schema(responses=UsageStatsSerializer)
     def get(self, request: Request) -> Response:
-        group_by = list(filter(None, request.query_params.get("group_by", "").split(",")))
-        if set(group_by) - set(GROUPS) or len(set(group_by)) < len(group_by):
-            raise _bad_group(f"Write a comma list of {', '.join(GROUPS)}, each at most once.")
-        try:
-            return Response(usage_stats(self.filter_queryset(self.get_queryset()), group_by))
-        except TooManyRows as error:
-            raise _bad_group(str(error)) from error
+        return self.answer(request)
 
 
-def _bad_group(text: str) -> ValidationError:
-    return ValidationError({"group_by": [ErrorDetail(text, code="invalid")]})
+class UsageCostsView(_Sums):
+    """Money, summed by `group_by`; every currency by itself."""
+
+    serializer_class = CostStatsSerializer
+    row = staticmethod(stats.cost_row)
+
+    @extend_schema(responses=CostStatsSerializer)
+    def get(self, request: Request) -> Response:
+        return self.answer(request)

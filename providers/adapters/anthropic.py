@@ -96,7 +96,7 @@ class Anthropic:
         if request.dialect.NAME in self.dialects:
             if not result.parts:
                 require_calls(result.ended.native)
-            return Answer(body, result.usage, result.ended.reason, result.output_bytes)
+            return Answer(body, result.usage, result.ended.reason, result.output_bytes, result.refused_counts)
         return translated_answer(request, result)
 
     def stream_reader(self, request: ChatRequest) -> StreamReader:

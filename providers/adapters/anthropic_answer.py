@@ -14,7 +14,7 @@ import msgspec
 from core.conversation import Reasoning, Text, ToolUse
 from core.errors import ProviderNonsense
 from core.events import Ended, Result
-from core.usage import Usage
+from core.usage import Usage, refused_counts, tier_of
 from providers.adapters.anthropic_errors import error_inside
 from providers.adapters.openai_stream import made_up_id
 
@@ -89,7 +89,8 @@ def result_from_wire(body: bytes, secrets: Sequence[str] = ()) -> Result:
             calls += 1
     ended = ended_by(message, calls=calls > 0)
     usage = read_usage(message.usage)
-    return Result(parts, ended, message.id or "", message.model or "", refusal=refusal_of(message), usage=usage)
+    refused = refused_counts(message.usage) if usage is None else ""
+    return Result(parts, ended, message.id or "", message.model or "", refusal=refusal_of(message), usage=usage, refused_counts=refused)
 
 
 def _message(body: bytes) -> Message:
@@ -167,4 +168,5 @@ def read_usage(content: Any) -> Usage | None:
         cache_write_1h=hour,
         output=output - thought,
         reasoning=thought,
+        service_tier=tier_of(content.get("service_tier")),
     )

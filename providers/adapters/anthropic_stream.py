@@ -11,7 +11,20 @@ from typing import Any
 import msgspec
 
 from core.errors import GatewayError, ProviderNonsense
-from core.events import Begun, ChatEvent, Counted, Ended, ReasoningDelta, RefusalDelta, TextDelta, ToolBegun, ToolDelta, said_bytes
+from core.events import (
+    Begun,
+    ChatEvent,
+    Counted,
+    Ended,
+    Miscounted,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolBegun,
+    ToolDelta,
+    counted,
+    said_bytes,
+)
 from core.usage import Usage
 from providers.adapters.anthropic_answer import Block, Message, Stop, arguments_of, call_of, ended_by, read_usage, refusal_of
 from providers.adapters.anthropic_errors import error_inside
@@ -180,8 +193,8 @@ class AnthropicWireStream:
             self._stop = delta
             if refusal := refusal_of(delta):
                 said.append(RefusalDelta(refusal))
-        if self._note_usage(event.usage) and (usage := read_usage(self._usage)) is not None:
-            said.append(Counted(usage))
+        if self._note_usage(event.usage):
+            said.append(counted(read_usage(self._usage), self._usage))
         return said
 
     def _end(self) -> Sequence[ChatEvent]:
@@ -207,6 +220,7 @@ class AnthropicStreamReader:
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         self.usage: Usage | None = None
+        self.refused_counts = ""
         self.finish_reason = ""
         self.output_bytes = 0
         self.content_started = False
@@ -253,6 +267,8 @@ class AnthropicStreamReader:
     def _note(self, said: ChatEvent) -> None:
         if isinstance(said, Counted):
             self.usage = said.usage
+        elif isinstance(said, Miscounted):
+            self.refused_counts = said.said
         elif isinstance(said, Ended):
             self.finish_reason = said.reason
         elif not isinstance(said, Begun):

@@ -52,6 +52,8 @@ class StreamReader(Protocol):
     """Reads one streamed answer, strictly. Bytes in as they arrive, bytes for the client out; facts gathered on the way."""
 
     usage: Usage | None
+    refused_counts: str
+    """Of the last numbers that were not believed, see `core.usage`; "" = there were none."""
     finish_reason: str
     output_bytes: int
     content_started: bool

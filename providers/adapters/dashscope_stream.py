@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from core.errors import GatewayError, ProviderNonsense
-from core.events import Begun, ChatEvent, Counted, Ended, ReasoningDelta, Result, TextDelta, ToolBegun, ToolDelta, gathered
+from core.events import Begun, ChatEvent, Ended, ReasoningDelta, Result, TextDelta, ToolBegun, ToolDelta, counted, gathered
 from providers.adapters.dashscope_errors import error_in_success
 from providers.adapters.dashscope_usage import read_usage
 
@@ -141,8 +141,8 @@ class DashScopeWireStream:
         if not self._begun:
             self._begun, self._id = True, answer.request_id or ""
             yield Begun(self._id)
-        if answer.usage is not _NULL and (usage := read_usage(answer.usage)) is not None:
-            yield Counted(usage)
+        if answer.usage is not _NULL:
+            yield counted(read_usage(answer.usage), answer.usage)
         output = answer.output
         if output is None:
             return

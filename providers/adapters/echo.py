@@ -30,7 +30,11 @@ class Echo(OpenAICompatible):
         if call.body is None:
             models = [{"id": name, "object": "model", "created": _CREATED, "owned_by": "echo"} for name in MODELS]
             return MemoryResponse(200, "application/json", [msgspec.json.encode({"object": "list", "data": models})])
-        body = msgspec.json.decode(call.body)
+        try:
+            body = msgspec.json.decode(call.body)
+        except msgspec.DecodeError as exc:
+            refusal = {"message": str(exc), "type": "invalid_request_error", "code": None, "param": None}
+            return MemoryResponse(400, "application/json", [msgspec.json.encode({"error": refusal})])
         if body.get("model") not in MODELS:
             error = {
                 "message": f"The model {body.get('model')!r} does not exist.",

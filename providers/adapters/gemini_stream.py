@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from core.errors import GatewayError, ProviderNonsense, ProviderRefused, ProviderRejectedOurKey
-from core.events import Begun, ChatEvent, Counted, Ended, ReasoningDelta, Result, TextDelta, ToolBegun, ToolDelta, gathered
+from core.events import Begun, ChatEvent, Ended, ReasoningDelta, Result, TextDelta, ToolBegun, ToolDelta, counted, gathered
 from providers.adapters.gemini_errors import error_in_success
 from providers.adapters.gemini_usage import read_usage
 
@@ -145,9 +145,8 @@ class GeminiWireStream:
         if not self._begun:
             self._begun, self._id = True, answer.response_id or ""
             yield Begun(self._id, answer.model_version or "")
-        usage = read_usage(answer.usage_metadata)
-        if usage is not None:
-            yield Counted(usage)
+        if answer.usage_metadata is not None:
+            yield counted(read_usage(answer.usage_metadata), answer.usage_metadata)
         if answer.candidates:
             candidate = answer.candidates[0]
             for part in (candidate.content and candidate.content.parts) or ():

@@ -13,6 +13,7 @@ import msgspec
 
 from core.chat import Answer
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
+from core.usage import refused_counts
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, Text, is_error, made_up_id, plain_text, read_usage
 from providers.adapters.translated import require_calls
@@ -41,6 +42,7 @@ class _Completion(msgspec.Struct):
     created: int | float | None = None
     model: str | None = None
     usage: Any = None
+    service_tier: Any = None
     error: Any = None
 
 
@@ -71,17 +73,14 @@ def read_chat_answer(body: bytes, secrets: Sequence[str]) -> Answer:
         complete = complete and message is not None and _conforms(choice, message)
         if message is not None:
             output_bytes += message.count_bytes()
-            if any(call.is_unnamed for call in message.tool_calls or ()):
+            if message.tool_calls and any(call.is_unnamed for call in message.tool_calls):
                 raise ProviderNonsense("The provider's answer calls a tool without naming it.")
     reason = answer.choices[0].finish_reason or ""
     if not output_bytes:
         require_calls(reason)
-    return Answer(
-        body=body if complete else _repaired(body),
-        usage=read_usage(usage),
-        finish_reason=FINISH_REASONS.get(reason, reason),
-        output_bytes=output_bytes,
-    )
+    counted = read_usage(usage, answer.service_tier)
+    refused = "" if counted is not None else refused_counts(usage)
+    return Answer(body if complete else _repaired(body), counted, FINISH_REASONS.get(reason, reason), output_bytes, refused)
 
 
 def require_message(message: object, finish_reason: str) -> None:
@@ -111,7 +110,7 @@ def _conforms(choice: _Choice, message: _Message) -> bool:
         and message.content is not msgspec.UNSET
         and message.content.__class__ is not list
         and message.role == "assistant"
-        and not any(not call.id or call.has_blanks or call.lacks_arguments for call in message.tool_calls or ())
+        and not (message.tool_calls and any(not call.id or call.has_blanks or call.lacks_arguments for call in message.tool_calls))
     )
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from core.chat import Answer, ChatRequest
 from core.errors import GatewayError, InvalidRequest, ProviderFault, ProviderNonsense
+from core.usage import refused_counts
 from providers.adapters.base import StreamReader
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_responses import ResponsesStreamReader, read_responses
@@ -113,7 +114,9 @@ def _read_embeddings(body: bytes, request: ChatRequest, secrets: Sequence[str]) 
         complete = complete and isinstance(vector.embedding, encoding) and vector.index is not None and vector.object == "embedding"
     usage = answer.usage if isinstance(answer.usage, dict) else {}
     counts = {**usage, "prompt_tokens": usage.get("prompt_tokens", usage.get("total_tokens")), "completion_tokens": 0}
-    return Answer(body if complete else _repaired_embeddings(body, encoding), read_usage(counts), "", 0)
+    read = read_usage(counts)
+    refused = refused_counts(answer.usage) if read is None else ""
+    return Answer(body if complete else _repaired_embeddings(body, encoding), read, "", 0, refused)
 
 
 def _input_count(raw: msgspec.Raw | None) -> int:
@@ -204,9 +207,11 @@ def _read_completion(body: bytes, request: ChatRequest, secrets: Sequence[str]) 
         if choice.finish_reason in INTERRUPTED:
             raise ProviderFault("The provider broke off in the middle of the answer.", detail=f"finish_reason {choice.finish_reason}")
         complete = complete and choice.index is not msgspec.UNSET and bool(choice.logprobs)
+    usage = read_usage(answer.usage)
     return Answer(
         body=body if complete else _repaired_completion(body),
-        usage=read_usage(answer.usage),
+        usage=usage,
+        refused_counts=refused_counts(answer.usage) if usage is None else "",
         finish_reason=str(answer.choices[0].finish_reason),
         output_bytes=sum(utf8_bytes(choice.text) for choice in answer.choices),
     )
@@ -238,7 +243,7 @@ class _CompletionStreamReader(OpenAIStreamReader):
         if chunk.error:
             return self._read_unusual(event, None)
         if chunk.usage is not None:
-            self.usage = read_usage(chunk.usage)
+            self._count(chunk.usage)
         if not chunk.choices:
             return event if chunk.usage is None or self._wants_usage else b""
         for position, choice in enumerate(chunk.choices):

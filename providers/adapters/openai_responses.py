@@ -13,7 +13,7 @@ import msgspec
 
 from core.chat import Answer, ChatRequest
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
-from core.usage import Usage
+from core.usage import Usage, refused_counts
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_stream import is_error, read_usage, utf8_bytes
 from providers.adapters.sse import EventTooLong, SseDecoder
@@ -69,6 +69,7 @@ class _Response(msgspec.Struct):
     output: list[_Item]
     object: str = ""
     usage: Any = None
+    service_tier: Any = None
     error: Any = None
     incomplete_details: _Why | None = None
 
@@ -102,9 +103,11 @@ def read_responses(body: bytes, request: ChatRequest, secrets: Sequence[str]) ->
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise _why_not(body, exc, secrets) from None
     _require_end(response, secrets)
+    usage = read_responses_usage(response.usage, response.service_tier)
     return Answer(
         body=body,
-        usage=read_responses_usage(response.usage),
+        usage=usage,
+        refused_counts=refused_counts(response.usage) if usage is None else "",
         finish_reason=response.finish_reason,
         output_bytes=sum(item.count_bytes() for item in response.output),
     )
@@ -142,7 +145,7 @@ def _failure(error: Any, secrets: Sequence[str]) -> GatewayError:
     return error_in_success({"error": error}, secrets=secrets)
 
 
-def read_responses_usage(content: Any) -> Usage | None:
+def read_responses_usage(content: Any, service_tier: Any = None) -> Usage | None:
     """Token counts under the Responses API's names; see `openai_stream.read_usage` for the rest."""
     if not isinstance(content, dict):
         return None
@@ -153,7 +156,8 @@ def read_responses_usage(content: Any) -> Usage | None:
             "total_tokens": content.get("total_tokens"),
             "prompt_tokens_details": content.get("input_tokens_details"),
             "completion_tokens_details": content.get("output_tokens_details"),
-        }
+        },
+        service_tier,
     )
 
 
@@ -162,6 +166,7 @@ class ResponsesStreamReader:
 
     def __init__(self, request: ChatRequest, secrets: Sequence[str] = ()) -> None:
         self.usage: Usage | None = None
+        self.refused_counts = ""
         self.finish_reason = ""
         self.output_bytes = 0
         self.content_started = False
@@ -239,7 +244,9 @@ class ResponsesStreamReader:
         except msgspec.DecodeError as exc:
             raise self._no_part(str(exc)) from None
         _require_end(response, self._secrets)
-        self.usage = read_responses_usage(response.usage)
+        self.usage = read_responses_usage(response.usage, response.service_tier)
+        if self.usage is None:
+            self.refused_counts = refused_counts(response.usage)
         self.finish_reason = response.finish_reason
         if not self.output_bytes:  # a server that tells all in its last event
             self._hear(sum(item.count_bytes() for item in response.output))

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
-from core.usage import Usage
+from core.usage import Usage, refused_counts
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_usage import MAX_TOKENS_COUNTED, read_usage
 from providers.adapters.sse import EventTooLong, SseDecoder, frame
@@ -106,6 +106,7 @@ class _GroqExtra(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Any = None
+    service_tier: Any = None
     error: Any = None
     x_groq: _GroqExtra | None = None
 
@@ -124,6 +125,7 @@ class OpenAIStreamReader:
 
     def __init__(self, wants_usage: bool, secrets: Sequence[str] = ()) -> None:
         self.usage: Usage | None = None
+        self.refused_counts = ""
         self.finish_reason = ""
         self.output_bytes = 0
         self.content_started = False
@@ -193,7 +195,7 @@ class OpenAIStreamReader:
         usage = chunk.usage
         if not choices:
             if usage is not None:
-                self.usage = read_usage(usage)
+                self._count(usage, chunk.service_tier)
                 return event if self._wants_usage else b""
             return event
         whole = True
@@ -222,8 +224,13 @@ class OpenAIStreamReader:
         if usage is None and chunk.x_groq is not None:
             usage = chunk.x_groq.usage
         if usage is not None:
-            self.usage = read_usage(usage)
+            self._count(usage, chunk.service_tier)
         return event if whole else self._repaired(event)
+
+    def _count(self, usage: Any, service_tier: Any = None) -> None:
+        self.usage = read_usage(usage, service_tier)
+        if self.usage is None:
+            self.refused_counts = refused_counts(usage)
 
     def _finish_choice(self, index: int, reason: str) -> None:
         self._started.add(index)
@@ -289,7 +296,7 @@ class OpenAIStreamReader:
         if is_error(content):
             raise error_in_success(content, secrets=self._secrets)
         if problem is None and content.get("usage") is not None:
-            self.usage = read_usage(content["usage"])
+            self._count(content["usage"], content.get("service_tier"))
             return msgspec.json.encode({**content, "choices": []}) if self._wants_usage else b""
         detail = str(problem) if isinstance(problem, msgspec.ValidationError) else "no choices"
         raise ProviderNonsense("The provider's stream holds an event that is no part of a chat answer.", detail=detail[:200])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.usage import Usage
+from core.usage import Usage, tier_of
 
 MAX_TOKENS_COUNTED = 10**9
 
 
-def read_usage(content: Any) -> Usage | None:
+def read_usage(content: Any, service_tier: Any = None) -> Usage | None:
     """OpenAI-shaped token counts as disjoint buckets; None where they make no sense.
 
     Cached and cache-writing tokens are part of `prompt_tokens`. They are found in `prompt_tokens_details`, or at the top
     as `prompt_cache_hit_tokens` (DeepSeek) or `cached_tokens` (Moonshot). Reasoning is part of `completion_tokens`, save
     at xAI and in Gemini's imitation of OpenAI, where the total tells, and Gemini tells it nowhere else.
+    `service_tier` stands beside the counts, at the top of the answer.
     """
     if not isinstance(content, dict):
         return None
@@ -59,6 +60,7 @@ def read_usage(content: Any) -> Usage | None:
         reasoning=reasoning,
         output_audio=spoken,
         output_image=drawn,
+        service_tier=tier_of(service_tier),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
-from core.events import Begun, ChatEvent, Counted, Ended, ReasoningDelta, RefusalDelta, Result, TextDelta, ToolBegun, ToolDelta, gathered
+from core.events import Begun, ChatEvent, Ended, ReasoningDelta, RefusalDelta, Result, TextDelta, ToolBegun, ToolDelta, counted, gathered
 from providers.adapters.openai_answers import require_message, why_not_an_answer
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_request import to_wire
@@ -100,6 +100,7 @@ class _Answer(msgspec.Struct):
     model: str | None = None
     created: int | float | None = None
     usage: Any = None
+    service_tier: Any = None
     error: Any = None
     x_groq: _GroqExtra | None = None
 
@@ -227,8 +228,8 @@ class _Teller:
             usage = choice.usage if usage is None else usage
         if usage is None and chunk.x_groq is not None:
             usage = chunk.x_groq.usage
-        if usage is not None and (counted := read_usage(usage)) is not None:
-            events.append(Counted(counted))
+        if usage is not None:
+            events.append(counted(read_usage(usage, chunk.service_tier), usage))
         return events
 
     def _tell_said(self, said: _Said, events: list[ChatEvent]) -> None:

@@ -6,7 +6,7 @@ A file is imported when its vendor is first used. Facts: each vendor's API refer
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -187,7 +187,13 @@ COMPATIBLE_VENDORS: dict[str, Vendor] = {
     ),
 }
 _VENDORS = {**ADAPTERS, **COMPATIBLE_VENDORS}
-_CUSTOM_FIELD = FormField("adapter", "Adapter", "Where its class lives, e.g. our_adapters.acme:Acme.", required=True)
+# The last link of a route's chain, which is no vendor and none of the types that an admin chooses from. Its provider has this name too.
+FIXED_ANSWER = "fixed-answer"
+_CUSTOM_FIELD = FormField(
+    "adapter", "Adapter", "Where its class lives, e.g. our_adapters.acme:Acme; one of those in LLM_CUSTOM_ADAPTERS.", required=True
+)
+# The classes that `custom` may load: importing a module runs it, and who fills in a form is not thereby who runs the machine.
+_custom_allowed: set[str] = set()
 
 
 def register(kind: str, vendor: Vendor) -> None:
@@ -195,6 +201,11 @@ def register(kind: str, vendor: Vendor) -> None:
     if kind in _VENDORS or kind == CUSTOM:
         raise ConfigurationError(f"{kind!r} is a provider type already")
     _VENDORS[kind] = vendor
+
+
+def allow_custom(paths: Iterable[str]) -> None:
+    """Lets providers of the custom kind use these classes (`package.module:Class`), which are not imported before one does."""
+    _custom_allowed.update(paths)
 
 
 def kinds() -> list[tuple[str, str]]:
@@ -214,6 +225,9 @@ def form(kind: str) -> tuple[FormField, ...]:
 def refusals(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
     """Option → why it cannot have the value it has, as its declaration tells. Raises ConfigurationError for an unknown kind."""
     found = {field.name: field.refusal(options[field.name]) for field in form(kind) if not field.secret and field.name in options}
+    adapter = options.get("adapter")
+    if kind == CUSTOM and isinstance(adapter, str) and adapter and adapter not in _custom_allowed:
+        found["adapter"] = f"{adapter!r} is not allowed here: an operator has to name it in LLM_CUSTOM_ADAPTERS first."
     return {name: refusal for name, refusal in found.items() if refusal}
 
 
@@ -224,6 +238,9 @@ def default_base_url(kind: str) -> str:
 
 def adapter_for(spec: ProviderSpec) -> Adapter:
     """The adapter of a provider. Raises ConfigurationError naming the provider and what to correct."""
+    if spec.kind == FIXED_ANSWER:
+        fixed: Adapter = _load("providers.adapters.fixed:Fixed")(spec)
+        return fixed
     try:
         vendor = Vendor("", str(spec.options.get("adapter") or "")) if spec.kind == CUSTOM else _vendor(spec.kind)
         base_url = spec.base_url or vendor.base_url

@@ -10,7 +10,7 @@ from core.chat import Answer, ChatRequest
 from core.config import ModelSpec
 from core.conversation import Conversation
 from core.errors import GatewayError, InvalidRequest, ProviderNonsense
-from core.events import Begun, ChatEvent, Counted, Ended, Result, said_bytes
+from core.events import Begun, ChatEvent, Counted, Ended, Miscounted, Result, said_bytes
 from core.usage import Usage
 from providers.adapters.sse import EventTooLong, SseDecoder
 
@@ -51,6 +51,7 @@ class TranslatedReader:
 
     def __init__(self, wire: WireStream, request: ChatRequest) -> None:
         self.usage: Usage | None = None
+        self.refused_counts = ""
         self.finish_reason = ""
         self.output_bytes = 0
         self.content_started = False
@@ -98,6 +99,9 @@ class TranslatedReader:
         if isinstance(said, Counted):
             self.usage = said.usage
             return b""
+        if isinstance(said, Miscounted):
+            self.refused_counts = said.said
+            return b""
         if isinstance(said, Ended):
             self._ended, self.finish_reason = said, said.reason
             return b""
@@ -128,7 +132,7 @@ def translated_answer(request: ChatRequest, result: Result) -> Answer:
     """`result` as the client's dialect spells it. Raises ProviderNonsense for calls that were lost on the way."""
     if not result.parts and not result.refusal:
         require_calls(result.ended.native)
-    return Answer(request.dialect.whole(request, result), result.usage, result.ended.reason, result.output_bytes)
+    return Answer(request.dialect.whole(request, result), result.usage, result.ended.reason, result.output_bytes, result.refused_counts)
 
 
 def own_names(request: ChatRequest) -> Mapping[str, str]:

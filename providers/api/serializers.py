@@ -13,7 +13,7 @@ from monitoring.api.bodies import Strict, in_body_words
 from providers import services, states
 from providers.adapters import registry
 from providers.adapters.base import FormField
-from providers.models import Provider, ProviderKey
+from providers.models import MAX_CA_CHARACTERS, Provider, ProviderKey, Visibility
 
 # Column → where it stands in the body.
 PATHS = {
@@ -23,6 +23,7 @@ PATHS = {
     "rate_type": "rate_limit.type",
     "rate_capacity": "rate_limit.capacity",
     "rate_refill_per_s": "rate_limit.refill_rate",
+    "tokens_per_minute": "rate_limit.tokens_per_minute",
     "breaker_fail_max": "breaker.fail_max",
     "breaker_reset_timeout_s": "breaker.reset_timeout_s",
     "breaker_max_reset_timeout_s": "breaker.max_reset_timeout_s",
@@ -123,8 +124,9 @@ def _shape(field: FormField) -> dict[str, Any]:
 
 class RateLimitSerializer(Strict):
     type = serializers.ChoiceField(source="rate_type", choices=Provider.RateType.choices, required=False)
-    capacity = serializers.FloatField(source="rate_capacity", required=False, help_text="Calls at once; 0 = no limit.")
+    capacity = serializers.FloatField(source="rate_capacity", required=False, help_text="Calls at once; 0, with a rate of 0 = no limit.")
     refill_rate = serializers.FloatField(source="rate_refill_per_s", required=False, help_text="Calls a second after that.")
+    tokens_per_minute = serializers.IntegerField(required=False, allow_null=True, help_text="Of all its models together; null = no limit.")
 
 
 class BreakerSerializer(Strict):
@@ -141,6 +143,14 @@ class BreakerSerializer(Strict):
     keep_last = serializers.BooleanField(
         source="breaker_keep_last", required=False, help_text="The wait for the only target left does not grow."
     )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """A first wait beyond the longest takes that one along, unless the body names both."""
+        first_s, longest = attrs.get("breaker_reset_timeout_s"), "breaker_max_reset_timeout_s"
+        if first_s is not None and longest not in attrs:
+            row = getattr(self.parent, "instance", None) or Provider()
+            attrs[longest] = max(first_s, getattr(row, longest))
+        return attrs
 
 
 class TimeoutsSerializer(Strict):
@@ -169,10 +179,21 @@ class ProviderSerializer(Strict):
     provider_type = serializers.CharField(max_length=40, help_text="Which wire this vendor speaks.")
     config = ConfigField(required=False)
     is_active = serializers.BooleanField(required=False)
+    visibility = serializers.ChoiceField(choices=Visibility.choices, required=False)
     rate_limit = RateLimitSerializer(source="*", required=False)
     breaker = BreakerSerializer(source="*", required=False)
     timeouts = TimeoutsSerializer(source="*", required=False)
     max_concurrency = serializers.IntegerField(required=False, min_value=0)
+    price_adjustment_bp = serializers.IntegerField(
+        required=False, help_text="What we pay beside its prices, in hundredths of a per cent: -1500 is 15% less."
+    )
+    ca_certificates = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        trim_whitespace=False,
+        max_length=MAX_CA_CHARACTERS,
+        help_text="PEM of the authorities that may vouch for this server, and no others. Empty: those that the system trusts.",
+    )
     drop_keys = serializers.BooleanField(
         required=False, write_only=True, help_text="Only for changes: the stored keys go. Needed where the address moves to another host."
     )

@@ -32,6 +32,7 @@ def pages_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_VENDORS", dict(registry._VENDORS))
+    monkeypatch.setattr(registry, "_custom_allowed", {"acme_wire:Acme"})
     yield
     for name, _ in blocks:
         sys.modules.pop(name, None)

@@ -15,7 +15,7 @@ from core.chat import ChatRequest
 from core.conversation import Conversation, Reasoning, Text, ToolUse
 from core.events import Result
 from core.plain import plain_request, result_of, result_of_stream
-from core.usage import Usage
+from core.usage import Usage, tier_of
 from gateway.doors import anthropic_messages
 from providers.adapters.anthropic import Anthropic
 from providers.adapters.anthropic_wire import BUDGETS
@@ -120,6 +120,7 @@ class Told:
             cache_write_1h=hour,
             output=self.usage["output_tokens"] - thought,
             reasoning=thought,
+            service_tier=tier_of(self.usage.get("service_tier")),
         )
 
     def ended(self) -> str:

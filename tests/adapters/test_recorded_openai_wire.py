@@ -88,4 +88,4 @@ def check_answer(result: Result, body: Any) -> None:
     asked = [call["function"] for call in message.get("tool_calls") or ()]
     assert [call[1:] for call in calls(result)] == [(function["name"], function["arguments"]) for function in asked]
     assert result.ended.reason == choice["finish_reason"]
-    assert result.usage == read_usage(body.get("usage"))
+    assert result.usage == read_usage(body.get("usage"), body.get("service_tier"))

@@ -18,6 +18,18 @@ from providers.adapters.openai_compatible import OpenAICompatible
 from tests.adapters.cast import SECRET, Heard, model, provider, request
 
 KINDS = [kind for kind, _ in registry.kinds()]
+CUSTOM_PATHS = {
+    "providers.adapters.openai_compatible:OpenAICompatible",
+    "no.such.module:Thing",
+    "json:nothing",
+    "json:loads",
+    "json:JSONDecoder",
+}
+
+
+@pytest.fixture(autouse=True)
+def custom_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_custom_allowed", CUSTOM_PATHS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

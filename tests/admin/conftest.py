@@ -11,13 +11,16 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from access.models import ApiKey, PersonalToken, Team
+from access.budgets import correct
+from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
 from access.services import create_api_key, create_personal_token
-from models_registry.models import LLMModel
-from models_registry.services import set_price
+from models_registry.models import LLMModel, Route
+from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import RequestLog, UsageRecord
 from providers.models import Provider
 from providers.services import create_provider
+from tasks import service
+from tasks.service import Submitter, submit
 
 PLANTED = "sk-planted-secret-that-no-page-shows"
 
@@ -26,6 +29,7 @@ PLANTED = "sk-planted-secret-that-no-page-shows"
 class World:
     provider: Provider
     model: LLMModel
+    route: Route
     team: Team
     key: ApiKey
     key_plaintext: str
@@ -67,13 +71,19 @@ def world(db: None) -> World:
     provider = create_provider(name="vendor", provider_type="openai", secrets=[PLANTED])
     model = LLMModel.objects.create(provider=provider, model_id="gpt-4o-2024-08-06", alias="gpt-4o")
     set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=timezone.now() - timedelta(days=1))
+    set_exchange_rate(base="CNY", quote="USD", rate="0.1404")
+    route = Route.objects.create(alias="main", targets=["gpt-4o"], fixed_answer="Later.")
     team = Team.objects.create(name="search")
     key, key_plaintext = create_api_key(name="crawler", team=team)
+    budget = Budget.objects.create(team=team, kind="requests", limit=100)
+    correct(budget, 1, "counted twice")
     owner = User.objects.create_user("owner", is_staff=True)
+    TeamMember.objects.create(team=team, user=owner, role="manager")
+    Grant.objects.create(team=team, model=model)
     token, token_plaintext = create_personal_token(owner, "script")
-    return World(
-        provider, model, team, key, key_plaintext, token, token_plaintext, *make_request("req_one", cost_micros=12_300, currency="USD")
-    )
+    submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=key))
+    recorded = make_request("req_one", cost_micros=12_300, currency="USD")
+    return World(provider, model, route, team, key, key_plaintext, token, token_plaintext, *recorded)
 
 
 def make_request(request_id: str, **columns: object) -> tuple[RequestLog, UsageRecord]:
@@ -91,7 +101,7 @@ def make_request(request_id: str, **columns: object) -> tuple[RequestLog, UsageR
         usage_source="vendor",
         input_tokens=10,
         output_tokens=20,
-        **shared,
+        **{**shared, **{name: value for name, value in columns.items() if name in shared}},
         **money,
     )
     return request, usage

@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 
 from llmcontrol.dashboard import figures
+from monitoring import rollups
 from tests.admin.conftest import make_request
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
@@ -23,9 +24,11 @@ def day(db: None) -> None:
     for number, (hours, alias, status, cost, currency) in enumerate(ago):
         moment = NOW - timedelta(hours=hours, minutes=1)
         make_request(f"req_{number}", started_at=moment, alias=alias, status_code=status, cost_micros=cost, currency=currency)
-    make_request("req_refused", started_at=NOW - timedelta(hours=3), alias="made-up", status_code=404, attempts=0, total_tokens=0)
-    make_request("req_old", started_at=NOW - timedelta(hours=25), cost_micros=9_000_000, currency="USD")
+    refused = {"alias": "made-up", "status_code": 404, "attempts": 0, "total_tokens": 0}
+    make_request("req_refused", started_at=NOW - timedelta(hours=3), **refused)[1].delete()
+    make_request("req_old", started_at=NOW - timedelta(hours=26), cost_micros=9_000_000, currency="USD")
     make_request("req_later", started_at=NOW + timedelta(hours=1), cost_micros=9_000_000, currency="USD")
+    rollups.rebuild()
 
 
 def test_figures_add_up(day: None) -> None:

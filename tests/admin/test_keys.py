@@ -130,7 +130,12 @@ def test_staff_make_and_see_only_their_own_tokens(staff: Callable[..., Client], 
 def test_a_team_has_limits_and_a_bad_one_stands_on_its_field(root: Client, world: World) -> None:
     url = reverse("admin:access_team_change", args=[world.team.pk])
     fields = {"name": world.team.name, "is_active": "on", "requests_per_minute": "60", "tokens_per_minute": "", "max_concurrency": "0"}
+    fields["price_adjustment_bp"] = "500"
     assert set(root.post(url, fields).context["adminform"].form.errors) == {"max_concurrency"}
     root.post(url, {**fields, "max_concurrency": "4"})
     world.team.refresh_from_db()
     assert (world.team.requests_per_minute, world.team.tokens_per_minute, world.team.max_concurrency) == (60, None, 4)
+    assert world.team.price_adjustment_bp == 500
+    assert set(root.post(url, {**fields, "max_concurrency": "4", "price_adjustment_bp": "-10001"}).context["adminform"].form.errors) == {
+        "price_adjustment_bp"
+    }

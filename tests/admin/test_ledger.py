@@ -176,7 +176,8 @@ def test_a_request_shows_its_attempts(root: Client, world: World, django_assert_
         model_id="m",
         status="error",
         error_code="upstream_timeout",
-        usage_source="none",
+        usage_source="refused",
+        usage_refused="prompt_tokens <i>-5</i>",
     )
     make_request("req_other", cost_micros=999_999, currency="EUR")
     with django_assert_max_num_queries(9):
@@ -185,3 +186,4 @@ def test_a_request_shows_its_attempts(root: Client, world: World, django_assert_
     assert "0.0123 USD" in page
     assert "EUR" not in page
     assert "&lt;b&gt;bold vendor" in page
+    assert "Estimated: refused (prompt_tokens &lt;i&gt;-5&lt;/i&gt;)" in page

@@ -11,11 +11,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from core.errors import ProviderUnreachable
-from models_registry.models import LLMModel, Price
+from models_registry.models import ExchangeRate, LLMModel, Price
 from models_registry.services import set_price
 from tests.admin.conftest import World
 
 LIST = "/admin/models_registry/llmmodel/"
+RATES = "/admin/models_registry/exchangerate/"
 
 
 @pytest.fixture
@@ -91,6 +92,7 @@ def test_prices_are_not_edited_in_place(root: Client, world: World) -> None:
     price = world.model.prices.get()
     data = {"alias": "gpt-4o", "provider": world.provider.pk, "model_id": "gpt-4o-2024-08-06", "model_type": "chat", "is_active": "on"}
     data |= {"priority": "5", "quality": "50", "capabilities": "[]", "unsupported_params": "refuse", "over_long": "refuse"}
+    data |= {"visibility": "everyone"}
     data |= {"prices-TOTAL_FORMS": "2", "prices-INITIAL_FORMS": "1", "prices-0-id": price.pk, "prices-0-DELETE": "on"}
     data |= {"prices-0-input_micros": "1", "prices-1-input_micros": "1", "prices-1-output_micros": "1", "prices-1-currency": "USD"}
     assert root.post(reverse("admin:models_registry_llmmodel_change", args=[world.model.pk]), data).status_code == 302
@@ -205,3 +207,68 @@ def test_limits_are_edited_and_a_bad_one_stands_on_its_field(root: Client, world
     root.post(page.request["PATH_INFO"], {**fields, "requests_per_minute": "60"})
     world.model.refresh_from_db()
     assert world.model.requests_per_minute == 60
+
+
+# Importing prices ---------------------------------------------------------------------------------------------------
+
+IMPORT = f"{LIST}import-prices/"
+
+
+def test_the_catalogues_prices_are_shown_as_a_difference_and_nothing_changes(root: Client, world: World) -> None:
+    LLMModel.objects.create(provider=world.provider, model_id="gpt-5", alias="five")
+    LLMModel.objects.create(provider=world.provider, model_id="nobody-knows", alias="unheard-of")
+    set_price(world.model, currency="EUR", per_million={"input": "9", "output": "9"})
+    page = root.get(IMPORT).content.decode()
+    assert "1.25 / 10.00 USD" in page
+    assert "9.00 / 9.00 EUR" in page
+    assert "vendor unheard-of" in page
+    assert Price.objects.count() == 2
+    assert IMPORT in root.get(LIST).content.decode()
+
+
+def _keys(client: Client) -> dict[str, str]:
+    """Of the prices that the page proposes, by the model's alias."""
+    return {row["line"].model: row["line"].key for row in client.get(IMPORT).context["rows"]}
+
+
+def test_only_what_is_ticked_is_set(root: Client, world: World) -> None:
+    five = LLMModel.objects.create(provider=world.provider, model_id="gpt-5", alias="five")
+    set_price(world.model, currency="EUR", per_million={"input": "9", "output": "9"})
+    keys = _keys(root)
+    assert set(keys) == {"five", "gpt-4o"}
+    root.post(IMPORT, {"accept": [keys["five"]]})
+    assert five.prices.get().input_micros == 1_250_000
+    assert world.model.prices.get(valid_to=None).currency == "EUR"
+    root.post(IMPORT, {"accept": [keys["gpt-4o"]]})
+    assert world.model.prices.get(valid_to=None).currency == "USD"
+
+
+def test_a_difference_that_is_no_more_takes_all_others_with_it(root: Client, world: World) -> None:
+    five = LLMModel.objects.create(provider=world.provider, model_id="gpt-5", alias="five")
+    set_price(world.model, currency="EUR", per_million={"input": "9", "output": "9"})
+    keys = _keys(root)
+    set_price(world.model, currency="EUR", per_million={"input": "8", "output": "8"})
+    answer = root.post(IMPORT, {"accept": list(keys.values())}, follow=True)
+    assert "look again" in answer.content.decode()
+    assert not five.prices.exists()
+    assert world.model.prices.get(valid_to=None).input_micros == 8_000_000
+
+
+def test_prices_are_imported_only_by_those_who_may_set_one(staff: Callable[..., Client], world: World) -> None:
+    assert staff("models_registry.view_llmmodel").get(IMPORT).status_code == 403
+    assert staff("models_registry.view_llmmodel", "models_registry.add_price", username="other").get(IMPORT).status_code == 200
+
+
+def test_a_rate_is_added_with_its_errors_on_the_field_and_is_never_edited(root: Client, world: World) -> None:
+    fields = {"base": "EUR", "quote": "USD", "rate": "1.1", "valid_from_0": "2026-01-01", "valid_from_1": "00:00:00", "source": ""}
+    for bad in ({"rate": "0"}, {"rate": "x"}, {"base": "QQQ"}, {"quote": "EUR"}):
+        answer = root.post(RATES + "add/", {**fields, **bad})
+        assert set(answer.context["adminform"].form.errors) == set(bad)
+    set_price(world.model, currency="EUR", per_million={"input": "3", "output": "1"})
+    missing = "There are prices in EUR, and no exchange rate from EUR to USD is in force"
+    assert missing in root.get(RATES).content.decode()
+    assert root.post(RATES + "add/", fields).status_code == 302
+    assert missing not in root.get(RATES).content.decode()
+    row = ExchangeRate.objects.get(base="EUR")
+    assert row.rate == "1.1"
+    assert root.post(f"{RATES}{row.pk}/change/", {**fields, "rate": "2"}).status_code == 403

@@ -18,15 +18,23 @@ PAGES = sorted(f"{model._meta.app_label}_{model._meta.model_name}" for model in 
 def test_everything_people_manage_is_registered() -> None:
     assert PAGES == [
         "access_apikey",
+        "access_budget",
+        "access_grant",
         "access_personaltoken",
         "access_team",
+        "access_teammember",
         "auth_group",
         "auth_user",
         "gateway_config_configversion",
+        "models_registry_exchangerate",
         "models_registry_llmmodel",
+        "models_registry_route",
+        "monitoring_auditevent",
+        "monitoring_budgetentry",
         "monitoring_requestlog",
         "monitoring_usagerecord",
         "providers_provider",
+        "tasks_task",
     ]
 
 
@@ -37,7 +45,7 @@ def test_a_superuser_sees_every_page_and_no_secret(root: Client, world: World, p
     row = model._default_manager.first()
     assert row is not None, "the world has one of everything"
     urls = [reverse(f"admin:{page}_changelist"), reverse(f"admin:{page}_change", args=[row.pk])]
-    read_only = page.startswith("monitoring_") or page == "gateway_config_configversion"
+    read_only = page.startswith(("monitoring_", "tasks_")) or page == "gateway_config_configversion"
     if not read_only:
         urls.append(reverse(f"admin:{page}_add"))
     for action in admin.site._registry[model]._get_base_actions_detail():

@@ -144,6 +144,11 @@ def test_from_an_empty_house_to_a_key(page: Page, server: LiveServer) -> None:
     page.goto(f"{server.base_url}/admin/")
     expect(page.locator(".llmc-card", has_text="Requests").first).to_contain_text("1")
     picture(page, "overview")
+    page.get_by_role("link", name="Costs").click()
+    expect(page.get_by_role("heading", name="Cost by day and model")).to_be_visible()
+    drawn = "() => [...document.querySelectorAll('canvas.chart')].map(canvas => Boolean(Chart.getChart(canvas)))"
+    assert page.evaluate(drawn) == [True, True]
+    picture(page, "costs")
 
 
 def ask(server: LiveServer, credential: str, model: str) -> str:

@@ -52,11 +52,12 @@ def test_a_class_says_what_a_client_sees(cls: type[GatewayError]) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_only_a_vendor_is_blamed_and_only_a_vendors_failure_is_retried(cls: type[GatewayError]) -> None:
+def test_only_a_vendor_is_blamed_and_only_what_another_target_may_not_meet_is_retried(cls: type[GatewayError]) -> None:
     if cls.blames_provider:
         assert cls.retryable
-    if cls.blames_provider or cls.retryable:
         assert issubclass(cls, errors.ProviderError)
+    if cls.retryable:
+        assert issubclass(cls, (errors.ProviderError, errors.ProviderBudgetExhausted, errors.ModelUnpriced))
 
 
 def test_the_breaker_counts_exactly_these() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from typing import Any
 
@@ -328,16 +329,38 @@ def test_reading_stops_while_nobody_takes_what_was_read(head: bytes) -> None:
         wire.receive(b"x" * 10_000)
         read += 10_000
     assert http1_connection.MAX_BUFFERED_BYTES < read < http1_connection.MAX_BUFFERED_BYTES + 20_000
-    assert len(wire.answer.take()) == read
+    assert len(wire.answer.take()) == read - 10_000
     assert not wire.paused
-    assert wire.answer.take() == b""
+    assert (len(wire.answer.take()), wire.answer.take()) == (10_000, b"")
+
+
+def test_what_came_in_one_read_is_given_in_bounded_pieces_in_order() -> None:
+    sent = random.Random(1).randbytes(250_000)
+    wire = Wire().receive(HEAD + b"Content-Length: 260000\r\n\r\n", b"x" * 10_000, sent)
+    taken = b""
+    while data := wire.answer.take():
+        taken += data
+        assert len(data) <= http1_connection.MAX_BUFFERED_BYTES
+    assert taken == b"x" * 10_000 + sent
+
+
+def test_reading_goes_on_once_little_enough_is_left() -> None:
+    wire = Wire().receive(HEAD + b"Content-Length: 1000000\r\n\r\n", b"x" * 250_000)
+    left, paused = 250_000, []
+    while data := wire.answer.take():
+        left -= len(data)
+        paused.append((wire.paused, left > http1_connection.MAX_BUFFERED_BYTES))
+    assert [is_paused for is_paused, _ in paused] == [much for _, much in paused]
+    assert paused[0] == (True, True)
+    assert paused[-1] == (False, False)
 
 
 def test_a_connection_that_was_paused_reads_again_when_it_is_free() -> None:
     wire = Wire().receive(HEAD + b"Content-Length: 600000\r\n\r\n", b"x" * 300_000)
     assert wire.paused
     wire.receive(b"x" * 300_000)  # what TLS had decrypted already
-    assert (wire.paused, wire.freed_count, len(wire.answer.take())) == (False, 1, 600_000)
+    assert (wire.paused, wire.freed_count) == (False, 1)
+    assert sum(map(len, iter(wire.answer.take, b""))) == 600_000
 
 
 def upload_of(size: int) -> tuple[Wire, Any]:

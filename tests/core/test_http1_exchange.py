@@ -24,7 +24,7 @@ from core import errors, http1_connection
 from core.chat import WireCall
 from core.connector import Connector
 from core.guard import Guard
-from core.outbound import GuardedTransport
+from core.outbound import GuardedTransport, trusting
 from tests.adapters.cast import quick
 from tests.core.raw_server import OK, RawServer
 
@@ -196,7 +196,7 @@ def test_a_slow_reader_does_not_fill_the_memory(loop: Any) -> None:
                 most, received = max(most, len(data)), received + len(data)
                 await asyncio.sleep(0)
             assert received == size
-            assert most <= http1_connection.MAX_BUFFERED_BYTES + 2**20
+            assert most <= http1_connection.MAX_BUFFERED_BYTES
 
     on(loop, scenario())
 
@@ -430,6 +430,44 @@ def test_an_untrusted_chain_or_another_host_name_stops_the_request(loop: Any, ce
     on(loop, scenario())
 
 
+@LOOPS
+def test_authorities_vouch_for_one_provider_and_for_no_other_at_the_same_address(loop: Any, certificate: Path) -> None:
+    ca = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(serialization.Encoding.PEM).decode()
+
+    async def scenario() -> None:
+        async with RawServer(HI, context=serving(certificate), resolve=local) as server:
+            theirs = trusting(server.transport, ca)
+            for _ in range(2):
+                assert await (await theirs.open(server.call("https"), quick())).read(2) == b"hi"
+            with pytest.raises(errors.ProviderTlsFailed):  # not on the connection that is idle, either
+                await server.transport.open(server.call("https"), quick())
+            with pytest.raises(errors.ProviderTlsFailed):  # another name is refused as ever
+                await theirs.open(server.call("https", "other.test"), quick())
+            assert len(server.requests) == 2
+
+    on(loop, scenario())
+
+
+@LOOPS
+def test_authorities_of_ones_own_take_the_place_of_the_systems(loop: Any, certificate: Path) -> None:
+    """The transport trusts the server by the system's; a provider that names others does not."""
+    other = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(name, name, other.public_key(), 1, now, now + datetime.timedelta(hours=1)).sign(other, hashes.SHA256())
+
+    async def scenario() -> None:
+        trust = ssl.create_default_context(cafile=certificate)
+        async with RawServer(HI, context=serving(certificate), tls=trust, resolve=local) as server:
+            ca = made.public_bytes(serialization.Encoding.PEM).decode()
+            with pytest.raises(errors.ProviderTlsFailed):
+                await trusting(server.transport, ca).open(server.call("https"), quick())
+            with pytest.raises(errors.ProviderTlsFailed):  # what came into the database past the forms
+                await trusting(server.transport, "no certificate").open(server.call("https"), quick())
+            assert server.requests == []
+
+    on(loop, scenario())
+
+
 @pytest.mark.parametrize("orderly", [True, False])
 def test_tls_that_stops_without_its_own_end_is_no_end_of_an_answer(certificate: Path, orderly: bool) -> None:
     """uvloop's TLS, which serves; asyncio's does not tell the two apart."""
@@ -466,7 +504,7 @@ def test_a_handshake_that_hangs_is_a_connect_timeout_and_leaves_nothing_open(loo
     async def scenario() -> None:
         async with RawServer(b"", early=True) as server:  # never says a word of TLS
             with pytest.raises(errors.ProviderTimeout, match="No connection"):
-                await server.get(quick(connect_s=0.1), scheme="https")
+                await server.get(quick(connect_s=0.5), scheme="https")
             await server.until(lambda: server.ended == 1)
             assert server.transport._pool._slots == {}  # type: ignore[union-attr]
 
@@ -474,7 +512,7 @@ def test_a_handshake_that_hangs_is_a_connect_timeout_and_leaves_nothing_open(loo
 
 
 async def test_tls_is_new_enough_and_verifies() -> None:
-    context = Connector(Guard())._start_tls()
+    context = Connector(Guard())._start_tls("")
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 

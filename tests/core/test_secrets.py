@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from core.secrets import CannotOpen, KeyRing, Secret, origin
+from core.secrets import CannotOpen, KeyRing, Secret, origin, sealed_under
 
 PLAIN = "sk-very-secret-1234"
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -94,6 +94,40 @@ def test_keys_rotate_without_losing_what_is_sealed(ring: KeyRing) -> None:
     assert after.open(new_token, BOUND) == Secret(PLAIN)
     with pytest.raises(CannotOpen, match="key-encryption key 1, which is not configured"):
         after.open(old_token, BOUND)
+
+
+def test_sealing_anew_wraps_the_data_key_and_leaves_the_ciphertext(ring: KeyRing) -> None:
+    old_token = ring.seal(PLAIN, BOUND)
+    new_token = KeyRing({1: OLD, 2: NEW}, current=2).reseal(old_token, BOUND)
+    assert (sealed_under(old_token), sealed_under(new_token)) == (1, 2)
+    assert len(new_token) == len(old_token)
+    assert new_token[62:] == old_token[62:]  # version, KEK id, and a nonce, a key and a tag of 12 + 32 + 16 bytes
+    assert new_token[2:62] != old_token[2:62]
+    assert KeyRing({2: NEW}, current=2).open(new_token, BOUND) == Secret(PLAIN)
+
+
+def test_sealing_anew_binds_to_the_same_place(ring: KeyRing) -> None:
+    both = KeyRing({1: OLD, 2: NEW}, current=2)
+    with pytest.raises(CannotOpen):
+        both.reseal(ring.seal(PLAIN, BOUND), "elsewhere")
+    with pytest.raises(CannotOpen):
+        both.open(both.reseal(ring.seal(PLAIN, BOUND), BOUND), "elsewhere")
+
+
+def test_nothing_damaged_is_sealed_anew(ring: KeyRing) -> None:
+    token = ring.seal(PLAIN, BOUND)
+    both = KeyRing({1: OLD, 2: NEW}, current=2)
+    for position in range(len(token)):
+        changed = bytearray(token)
+        changed[position] ^= 1
+        with pytest.raises(CannotOpen):
+            both.reseal(bytes(changed), BOUND)
+
+
+def test_what_is_no_token_names_no_key() -> None:
+    for no_token in (b"", b"\x01", b"\x02" * 200):
+        with pytest.raises(CannotOpen, match="damaged"):
+            sealed_under(no_token)
 
 
 @pytest.mark.parametrize(("keks", "current"), [({}, 1), ({1: OLD}, 2), ({1: OLD[:16]}, 1), ({0: OLD}, 0), ({256: OLD}, 256)])

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from tests.e2e import wire
 
 COMPATIBLE = "openai_compatible"
+# Whether it happens is asked here; how soon, on a machine with nothing else to do, in tests/faults (F34, F46, F01).
+WAIT_S = 20.0
 ECHO = "echo-1"  # the model that a first start with `--model echo` registers
 
 T = TypeVar("T")
@@ -22,7 +24,7 @@ def unique(stem: str) -> str:
     return f"{stem}-{os.getpid()}-{next(_numbers)}"
 
 
-def until(look: Callable[[], T], what: str, *, timeout_s: float = 5.0) -> T:
+def until(look: Callable[[], T], what: str, *, timeout_s: float = WAIT_S) -> T:
     """The first true value of `look`; fails, saying `what` was waited for, after `timeout_s`."""
     give_up_at = time.monotonic() + timeout_s
     while not (value := look()):
@@ -71,7 +73,7 @@ class Control:
         answer = wire.call(self.base_url, "GET", "/v1/models", key=key or self.key)
         return {model["id"]: model for model in answer.json["data"]} if answer.status == 200 else {}
 
-    def apply(self, *, within_s: float = 5.0) -> None:
+    def apply(self, *, within_s: float = WAIT_S) -> None:
         """Waits until everything configured so far is in force: a later change is, and configurations are taken whole."""
         if not self._marker:
             self._marker = self.model(self.provider("", kind="echo"), "echo-1", context_window=0)

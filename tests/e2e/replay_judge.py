@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
+
 from core.errors import GatewayError
 from core.usage import Usage
 from tests import replay
@@ -223,10 +225,15 @@ def _usage(outcome: Outcome, said: Said) -> Iterator[str]:
         booked = Usage(**{bucket: record[column] for column, bucket in _BUCKETS.items()})
         if record["status"] != "ok":
             yield f"{name}: booked as {record['status']}"
-        if said.usage is not None and (booked, record["usage_source"]) != (said.usage, "vendor"):
+        if said.usage is not None and (booked, record["usage_source"]) != (_without_tier(said.usage), "vendor"):
             yield f"{name}: booked {booked} ({record['usage_source']}), recorded {said.usage}"
         if said.usage is None and (record["usage_source"] != "estimated" or not booked.prompt_tokens):
             yield f"{name}: booked {booked} ({record['usage_source']}), although the vendor told none"
+
+
+def _without_tier(usage: Usage) -> Usage:
+    """The tier chooses a price, and is not recorded."""
+    return msgspec.structs.replace(usage, service_tier=None)
 
 
 def _list_or_count(plan: Plan, answer: Answer) -> Iterator[str]:

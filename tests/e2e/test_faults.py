@@ -128,7 +128,7 @@ def test_a_whole_answer(control: Control, vendor: Vendor, aliases: dict[str, tup
     if not fault.base_url:
         assert len(vendor.calls(mark)) == len(rows)
     if fault.status == 504:
-        until(lambda: vendor.was_left(mark), "the vendor is left when the time is over", timeout_s=1)
+        until(lambda: vendor.was_left(mark), "the vendor is left when the time is over")
     if fault.status == 429:
         assert 1 <= int(answer.headers["retry-after"]) <= 7
 
@@ -200,7 +200,7 @@ def test_the_breaker_opens_after_fail_max_and_the_vendor_is_left_alone(control: 
     for stream in (False, True):
         paused = wire.chat(control.base_url, control.key, alias, prompt=mark, stream=stream)
         assert (paused.status, paused.error["code"]) == (503, "upstream_paused")
-        assert 25 <= int(paused.headers["retry-after"]) <= 30
+        assert 25 <= int(paused.headers["retry-after"]) <= 33  # 30 s, give or take a tenth so that callers do not return together
     assert len(vendor.calls(mark)) == 2
 
 
@@ -218,7 +218,7 @@ def test_an_open_breaker_leaves_the_work_to_the_next_target(control: Control, ve
 
 def test_a_breaker_lets_one_trial_through_at_a_time(control: Control, vendor: Vendor) -> None:
     """When the time is over one call reaches the vendor; it fails, and the breaker is open again at once."""
-    provider = control.provider(vendor.base_url, breaker={"fail_max": 1, "reset_timeout_s": 1.5})
+    provider = control.provider(vendor.base_url, breaker={"fail_max": 1, "reset_timeout_s": 3})
     alias = control.model(provider, "fault-500")["alias"]
     control.apply()
     first, second = unique("first"), unique("second")
@@ -247,7 +247,7 @@ def test_a_limited_credential_rests(control: Control, vendor: Vendor, stream: bo
     second = wire.chat(control.base_url, control.key, alias, prompt=mark, stream=stream)
     for answer in (first, second):
         assert (answer.status, answer.error["code"], answer.error["type"]) == (429, "rate_limit_exceeded", "rate_limit_error")
-        assert 28 <= int(answer.headers["retry-after"]) <= 30
+        assert 20 <= int(answer.headers["retry-after"]) <= 30
     assert len(vendor.calls(mark)) == 1
 
 
@@ -284,4 +284,4 @@ def test_an_open_breaker_is_shown_and_reset_without_a_restart(control: Control, 
 
     until(lambda: state() == "open", "the open breaker is shown")
     control.call("POST", f"/api/v1/llm/providers/{provider['id']}/reset-breaker")
-    until(lambda: wire.chat(control.base_url, control.key, alias, mark).status == 502, "the vendor is called again", timeout_s=3)
+    until(lambda: wire.chat(control.base_url, control.key, alias, mark).status == 502, "the vendor is called again")

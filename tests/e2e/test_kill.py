@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -260,6 +261,32 @@ def test_ten_kills_under_load_lose_nothing_and_count_nothing_twice(
     served.replay()
     served.replay()
     assert ledger(served) == entered
+
+
+def test_what_a_killed_process_had_forwarded_of_its_streams_is_charged(served: Served, prepared: Prepared) -> None:
+    served.start()
+    served.wait_until_ready()
+    streams = [wire.Stream(served.base_url, prepared.key, prepared.slow) for _ in range(5)]
+    given = {stream.header("x-request-id"): "".join(stream.content() for _ in range(10)) for stream in streams}
+    served.kill()
+    for stream in streams:
+        with suppress(OSError, http.client.HTTPException):
+            while text := stream.content():
+                given[stream.header("x-request-id")] += text
+        stream.close()
+    served.replay()
+
+    usage = {
+        row[0]: row[1:] for row in served.rows("monitoring_usagerecord", "request_id, status, usage_source, output_tokens, input_tokens")
+    }
+    requests = dict(served.rows("monitoring_requestlog", "request_id, total_tokens"))
+    for request_id, text in given.items():
+        status, source, output_tokens, input_tokens = usage[request_id]
+        assert (status, source) == ("interrupted", "estimated")
+        # At 30 ms a token and 20 ms an interval, one token may have come after the last note of it, and on a busy machine some more.
+        assert len(text.encode()) // 4 - 6 <= output_tokens <= len(text.encode()) // 4 + 2
+        assert requests[request_id] == input_tokens + output_tokens
+    assert list((served.state_dir / "journal").glob("*.progress-*")) == []
 
 
 def test_sigterm_lets_streams_finish_and_loses_nothing(served: Served, prepared: Prepared) -> None:

@@ -177,7 +177,7 @@ async def test_cancelling_one_stops_its_vendor_call_and_no_other(control: Contro
     assert of(frames, "brisk")[-1]["type"] == "done"
     last = of(frames, "slow")[-1]
     assert (last["type"], last["error"]["code"]) == ("error", "client_closed_request")
-    until(lambda: vendor.was_left(mark), "the vendor is left", timeout_s=1)
+    until(lambda: vendor.was_left(mark), "the vendor is left")
 
 
 async def test_leaving_stops_everything_that_runs_on_the_socket(control: Control, vendor: Vendor, slow: str) -> None:
@@ -187,7 +187,7 @@ async def test_leaving_stops_everything_that_runs_on_the_socket(control: Control
             await say(connection, type="generate", id=mark, request=request(slow, messages=asking(mark)))
         await hear(connection, lambda frames: {frame["id"] for frame in frames if frame.get("text")} == set(marks))
     for mark in marks:
-        until(lambda mark=mark: vendor.was_left(mark), "the vendor is left", timeout_s=1)
+        until(lambda mark=mark: vendor.was_left(mark), "the vendor is left")
 
 
 async def test_an_id_may_be_used_again_only_when_its_generation_has_ended(control: Control, brisk: str) -> None:
@@ -257,7 +257,7 @@ async def test_a_revoked_key_ends_here_too(control: Control) -> None:
         await say(connection, type="generate", id="1", request=request())
         assert (await hear(connection, ended("1")))[-1]["type"] == "done"
         control.call("DELETE", f"/api/v1/llm/keys/{key['id']}")
-        until(lambda: not control.models(key["key"]), "the revoked key is refused", timeout_s=2)
+        until(lambda: not control.models(key["key"]), "the revoked key is refused")
         await say(connection, type="generate", id="2", request=request())
         (frame,) = await hear(connection, ended("2"))
         assert (frame["type"], frame["error"]["code"]) == ("error", "invalid_api_key")

@@ -36,8 +36,9 @@ class Steady(random.Random):
 class Stream:
     """Script of a stream: bytes are pieces with content, an exception is raised, a callable is awaited."""
 
-    def __init__(self, *steps: Any, usage: Usage | None = USAGE) -> None:
+    def __init__(self, *steps: Any, usage: Usage | None = USAGE, refused_counts: str = "") -> None:
         self.steps = list(steps)
+        self.refused_counts = refused_counts
         self.usage_at_end = usage
 
 
@@ -46,6 +47,7 @@ class Reader:
 
     def __init__(self, stream: Stream) -> None:
         self.usage: Usage | None = None
+        self.refused_counts = stream.refused_counts
         self.finish_reason = ""
         self.output_bytes = 0
         self.content_started = False

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from access import keys
+from core.clock import FrozenClock
 from core.config import CallerSpec, Snapshot
-from core.errors import NotAuthenticated, NotPermitted
+from core.errors import NotAuthenticated, NotPermitted, ServerBusy
 from gateway import admission
+from gateway.doors.http import Gateway
+from gateway.router import View
 
 PEPPER = b"pepper"
 KEY = keys.make(keys.API_KEY_PREFIX)
@@ -60,6 +65,20 @@ def test_the_caller_is_found_by_digest_alone() -> None:
             admission.identify(snapshot(), PEPPER, wrong, 0.0)
     with pytest.raises(NotAuthenticated):
         admission.identify(snapshot(), b"another pepper", KEY.encode(), 0.0)
+
+
+def test_while_the_database_is_away_nobody_can_say_that_there_is_no_such_key() -> None:
+    pipeline = SimpleNamespace(clock=FrozenClock(wall_s=100.0))
+    gateway = Gateway(pepper=PEPPER, max_body_bytes=1, body_timeout_s=1, pipeline=pipeline, stale=True)  # type: ignore[arg-type]
+    view = View(snapshot=snapshot(), targets={})
+    assert gateway.caller(view, KEY.encode(), {}).key_id == "k"
+    with pytest.raises(ServerBusy):
+        gateway.caller(view, b"sk-another", {})
+    with pytest.raises(NotAuthenticated):
+        gateway.caller(View(snapshot=snapshot(expires_at=99.0), targets={}), KEY.encode(), {})
+    gateway.stale = False
+    with pytest.raises(NotAuthenticated):
+        gateway.caller(view, b"sk-another", {})
 
 
 def test_a_key_ends_at_its_expiry() -> None:

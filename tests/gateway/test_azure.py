@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from gateway.doors import openai_chat
+from gateway.doors.answer import DoorDialect
 from gateway.doors.azure import AzureDoor, with_model
-from gateway.doors.http import DoorDialect, Gateway
+from gateway.doors.http import Gateway
 from monitoring.journal import RequestEnded
 from tests.gateway.scripted import ANSWER, KEY, PEPPER, Bench
 from tests.gateway.test_door import Client

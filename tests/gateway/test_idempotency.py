@@ -10,7 +10,7 @@ import pytest
 from core.clock import FrozenClock
 from core.errors import InvalidRequest, ProviderFault
 from gateway.idempotency import Abandoned, Flight, Flights, KeyReused, StillRunning
-from monitoring.journal import AttemptSettled, RequestEnded
+from monitoring.journal import AttemptOpened, AttemptSettled, RequestEnded
 from tests.gateway.scripted import ANSWER, Bench, Stream
 from tests.gateway.test_door import AUTH, BODY, STREAMED, Client
 
@@ -191,6 +191,23 @@ async def test_asking_again_after_a_failure_is_a_new_call(bench: Bench) -> None:
     door = bench.door
     assert (await keyed().call(door)).status == 400
     assert (await keyed().call(door)).status == 200
+
+
+async def test_who_left_while_it_waited_does_not_take_over(bench: Bench) -> None:
+    _, stuck = held(ANSWER)
+    bench.scripts["a"] = [stuck, ANSWER, ANSWER]
+    door = bench.door
+    clients = [keyed() for _ in range(3)]
+    tasks = []
+    for client in clients:
+        tasks.append(asyncio.create_task(client.call(door)))
+        await asyncio.sleep(0)
+    clients[1].left.set()
+    clients[0].left.set()
+    await asyncio.gather(*tasks)
+    assert [len(client.sent) for client in clients] == [0, 0, 2]
+    assert len(bench.sink.of(AttemptOpened)) == 2
+    assert [ended.error_code for ended in bench.sink.of(RequestEnded)].count("client_closed_request") == 2
 
 
 async def test_when_the_first_client_leaves_another_takes_over(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ import pytest
 
 from core.config import CallerSpec, LimitSpec, ProviderSpec, RateSpec
 from core.errors import CallerLimited, ProviderFault, ProviderLimited
+from gateway.sharing.machine import Machine
+from gateway.sharing.machine_region import Region, create
 from tests.gateway.scripted import ANSWER, Bench
 
 REPLACE = msgspec.structs.replace
@@ -274,6 +277,64 @@ def test_the_usual_caller_has_one_gate_and_the_usual_target_none(monkeypatch: py
     caller: CallerSpec = bench.caller
     assert type(bench.manager.gate(caller)).__name__ == "Gate"
     assert all(target.gate is None for target in bench.manager.view.targets["m"])
+
+
+async def test_machines_share_every_limit_out_and_one_that_is_alone_again_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, limits=LimitSpec(requests_per_minute=10), team_limits=LimitSpec(requests_per_minute=8), providers="a")
+    with_models(bench, a=LimitSpec(requests_per_minute=6))
+    with_provider(bench, rate=RateSpec("sliding_window", 20, 2.0), max_concurrency=5)
+    await answered(bench)
+    manager, runtime = bench.manager, bench.manager._runtimes["a"]
+    now = bench.clock.monotonic()
+
+    def held() -> tuple[Any, ...]:
+        levels = (manager._key_gates, manager._team_gates, manager._model_gates)
+        found = [gate.limits.requests_per_minute for gates in levels for gate in gates.values()]
+        return found, runtime.slots.limit, runtime._rate.state(now), runtime.retries.parts  # type: ignore[union-attr]
+
+    whole = ([10, 8, 6], 5, "used 1 of 20 calls in 10 s", 1)
+    assert held() == whole
+    manager.share_among(2)
+    assert held() == ([5, 4, 3], 2, "used 1 of 10 calls in 10 s", 2)
+    with_provider(bench, rate=RateSpec("sliding_window", 30, 3.0))
+    manager.gate(REPLACE(bench.caller, key_id="new"))
+    assert (held()[2], manager._key_gates["new"].limits.requests_per_minute) == ("used 1 of 15 calls in 10 s", 5)
+    with_provider(bench, rate=RateSpec("sliding_window", 20, 2.0))
+    manager.share_among(1)
+    assert held() == whole
+
+
+async def test_workers_share_what_providers_and_callers_may_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    create(tmp_path / "limits", 2**18, 4)
+    benches = []
+    for _ in range(2):
+        bench = Bench(monkeypatch, limits=LimitSpec(requests_per_minute=2), providers="a")
+        region = Region(tmp_path / "limits")
+        region.take_column()
+        bench.manager._limits = Machine(region, 2)
+        bench.manager._runtimes = {}
+        bench.manager.apply(bench.snapshot)
+        with_provider(bench, rate=RateSpec("token_bucket", 3, 0.01), max_concurrency=4)
+        benches.append(bench)
+    first, second = benches
+    first.scripts = second.scripts  # there is one adapter
+    await answered(first)
+    await answered(second)
+    for bench in benches:
+        with pytest.raises(CallerLimited, match="used 2 of 2 requests per minute"):
+            await answered(bench)
+        bench.scripts["a"] = []
+    for bench in benches:  # each hears of it; the two calls are counted once
+        with_provider(bench, rate=RateSpec("sliding_window", 3, 0.01))
+        assert bench.manager._runtimes["a"]._rate.state(bench.clock.monotonic()) == "used 2 of 3 calls in 300 s"  # type: ignore[union-attr]
+        assert bench.manager._runtimes["a"].retries.parts == 2
+    for bench in benches:  # they learn together
+        with_provider(bench, rate=RateSpec("adaptive", 8, 50))
+        assert bench.manager._runtimes["a"].slots.limit == 4
+    for bench in benches:
+        assert bench.manager._runtimes["a"].slots.try_take()
+        assert bench.manager._runtimes["a"].slots.try_take()
+    assert not any(bench.manager._runtimes["a"].slots.try_take() for bench in benches)
 
 
 async def _no_time(seconds: float) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.config import LimitSpec
 from core.errors import CallerLimited, ProviderLimited
-from gateway.limits import Gate, Gates, Slots
+from gateway.limits import Gate, Gates, Slots, one_of
 
 
 def a_key(limits: LimitSpec) -> Gate:
@@ -43,7 +43,7 @@ def test_the_refusal_names_limit_use_and_true_wait() -> None:
 def test_tokens_are_corrected_when_the_true_number_is_known() -> None:
     gate = a_key(LimitSpec(tokens_per_minute=100))
     gate.enter(10, 0.0)
-    gate.leave(10, 60)
+    gate.leave(10, 60, 0.0)
     assert dict(gate.headers(0.0))[b"x-ratelimit-remaining-tokens"] == b"40"
 
 
@@ -52,7 +52,7 @@ def test_concurrency_is_freed_by_leaving() -> None:
     gate.enter(1, 0.0)
     with pytest.raises(CallerLimited, match="concurrent"):
         gate.enter(1, 0.0)
-    gate.leave(1, 1)
+    gate.leave(1, 1, 0.0)
     gate.enter(1, 0.0)
 
 
@@ -78,7 +78,7 @@ def test_a_key_and_its_team_are_one_gate_and_a_refusal_takes_nothing_of_either()
     assert left(first) == before == {"requests": 8, "tokens": 800}
     assert (first.in_flight, team.in_flight) == (2, 3)
     assert refused.value.retry_after_s == pytest.approx(20.0)
-    Gates(first, team).leave(100, 50)
+    Gates(first, team).leave(100, 50, 0.0)
     assert (first.in_flight, team.in_flight, left(first)["tokens"]) == (1, 2, 850)
 
 
@@ -117,7 +117,7 @@ def test_waiting_as_told_succeeds_a_tick_less_fails_and_nothing_leaks(levels: li
         now += pause_s
         if leaves and inside:
             estimated = inside.pop(0)
-            gates.leave(estimated, estimated // 2)
+            gates.leave(estimated, estimated // 2, now)
         before = [(gate.in_flight, left(gate, now)) for gate in held]
         try:
             gates.enter(tokens, now)
@@ -138,8 +138,25 @@ def test_waiting_as_told_succeeds_a_tick_less_fails_and_nothing_leaks(levels: li
             gates.enter(tokens, now)
         inside.append(tokens)
     for tokens in inside:
-        gates.leave(tokens, tokens)
+        gates.leave(tokens, tokens, now)
     assert [gate.in_flight for gate in held] == [0] * len(held)
+
+
+def test_what_another_authority_admitted_is_counted_and_never_more_than_there_is() -> None:
+    gate = a_key(LimitSpec(requests_per_minute=2, tokens_per_minute=100, max_concurrency=1))
+    for _ in range(5):
+        gate.note(30, 0.0)
+    assert (gate.in_flight, left(gate)) == (5, {"requests": 0, "tokens": 0})
+    assert gate.requests is not None
+    assert gate.requests.wait_s(1, 0.0) == pytest.approx(30.0)  # no debt for the minutes to come
+    gate.undo(30)
+    gate.leave(30, 10, 0.0)
+    assert (gate.in_flight, left(gate)) == (3, {"requests": 1, "tokens": 50})
+
+
+def test_a_part_of_limits_is_at_least_one() -> None:
+    assert one_of(LimitSpec(requests_per_minute=7, max_concurrency=1), 2) == LimitSpec(requests_per_minute=3, max_concurrency=1)
+    assert one_of(LimitSpec(), 2) == LimitSpec()
 
 
 async def test_slots_go_to_waiters_in_order() -> None:

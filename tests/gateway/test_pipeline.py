@@ -18,6 +18,7 @@ from core.errors import (
     ProviderRejectedOurKey,
     UnknownModel,
 )
+from monitoring import metrics
 from monitoring.journal import AttemptOpened, AttemptSettled, RequestEnded
 from tests.gateway.scripted import ANSWER, Bench, Stream
 
@@ -109,6 +110,21 @@ async def test_a_stream_without_usage_is_counted_by_us_and_says_so(bench: Bench)
     (settled,) = bench.sink.of(AttemptSettled)
     assert settled.usage_source == "estimated"
     assert settled.output_tokens == 10
+    assert settled.usage_refused == ""
+
+
+async def test_numbers_that_cannot_be_are_counted_by_us_shown_and_added_up(bench: Bench) -> None:
+    bench.scripts["a"] = [Stream(b"x" * 40, usage=None, refused_counts="no whole numbers that can be: prompt_tokens -5")]
+    generation = bench.generation(stream=True)
+    await generation.start()
+    await pieces(generation)
+    counted = metrics.USAGE_REFUSED.labels("a", "m")._value
+    before = counted.get()
+    generation.end(None)
+    (settled,) = bench.sink.of(AttemptSettled)
+    assert (settled.usage_source, settled.output_tokens) == ("refused", 10)
+    assert settled.usage_refused == "no whole numbers that can be: prompt_tokens -5"
+    assert counted.get() == before + 1
 
 
 async def test_a_client_that_leaves_is_charged_for_what_it_got_and_blames_nobody(bench: Bench) -> None:
@@ -208,6 +224,18 @@ async def test_without_a_journal_nothing_is_sent(bench: Bench) -> None:
         await generation.start()
     generation.end(refused.value)
     assert bench.responses == []
+    assert bench.settled_in_full()
+
+
+async def test_without_strict_accounts_what_could_not_be_written_is_written_with_the_settlement(bench: Bench) -> None:
+    bench.pipeline.strict = False
+    bench.scripts["a"] = [ANSWER]
+    bench.sink.broken = True
+    generation = bench.generation()
+    await generation.start()
+    bench.sink.broken = False
+    generation.end(None)
+    assert [type(record).__name__ for record in bench.sink.records] == ["AttemptOpened", "AttemptSettled", "RequestEnded"]
     assert bench.settled_in_full()
 
 

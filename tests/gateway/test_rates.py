@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.config import RateSpec
 from gateway.adaptive import Adaptive
-from gateway.rates import Bucket, Rate, Window
+from gateway.rates import Bucket, Rate, Window, shared_out
 
 TYPES: dict[str, Callable[[RateSpec], Rate]] = {
     "token_bucket": lambda spec: Bucket(spec.capacity, spec.refill_rate),
@@ -184,6 +184,22 @@ def test_a_smaller_window_counts_the_starts_of_the_larger_one() -> None:
 )
 def test_a_rate_that_cannot_work_says_which_number(spec: RateSpec, fields: set[str]) -> None:
     assert set(spec.refusals()) == fields
+
+
+@pytest.mark.parametrize(
+    ("whole", "part"),
+    [
+        (RateSpec(), RateSpec()),
+        (RateSpec("token_bucket", 9, 4.0), RateSpec("token_bucket", 2.25, 1.0)),
+        (RateSpec("token_bucket", 2, 4.0), RateSpec("token_bucket", 1, 1.0)),
+        (RateSpec("sliding_window", 9, 0.9), RateSpec("sliding_window", 2, 0.2)),
+        (RateSpec("sliding_window", 1, 0.1), RateSpec("sliding_window", 1, 0.1)),
+        (RateSpec("adaptive", 8, 50.0), RateSpec("adaptive", 2, 12.5)),
+    ],
+)
+def test_a_part_of_a_rate_has_room_for_a_call_and_a_window_its_length(whole: RateSpec, part: RateSpec) -> None:
+    assert shared_out(whole, 4) == part
+    assert shared_out(whole, 1) is whole
 
 
 def test_jittered_bookings_of_many_keep_the_order_of_arrival() -> None:

@@ -49,6 +49,11 @@ def test_the_only_target_is_tried_again_after_faults_but_not_after_limits() -> N
     assert decided(ProviderRejectedOurKey("x"), called=False) is Decision.GIVE_UP
 
 
+def test_a_vendor_that_kept_silent_is_not_waited_for_twice() -> None:
+    assert decided(ProviderTimeout("x")) is Decision.GIVE_UP
+    assert decided(ProviderTimeout("x"), more=True) is Decision.NEXT_TARGET
+
+
 def test_another_key_comes_first_where_the_key_is_what_failed() -> None:
     assert decided(ProviderRejectedOurKey("x"), more=True, other_key=True) is Decision.NEXT_KEY
     assert decided(ProviderLimited("x"), more=True, other_key=True) is Decision.NEXT_KEY

@@ -14,11 +14,12 @@ from django.utils import timezone
 
 from access.models import ApiKey, Team
 from core.clock import FrozenClock
-from core.config import LimitSpec, Snapshot
+from core.config import LimitSpec, RouteSpec, Snapshot
 from gateway.config.loader import load
 from gateway.config.models import ConfigVersion
 from gateway.config.publisher import CONFIGURATION, current_version
-from models_registry.models import LLMModel
+from models_registry.models import LLMModel, Route
+from models_registry.services import set_exchange_rate
 from providers.models import Provider, ProviderKey
 from tests.gateway_config.rows import a_model, a_price, a_provider, a_provider_key, a_team, an_api_key, utc
 
@@ -89,7 +90,7 @@ def test_a_rate_that_cannot_work_keeps_the_last_good_one(fields: dict[str, Any])
     Provider.objects.update(**fields)
     kept, left_out = load(good), load(None)
     assert (kept.providers, left_out.providers) == (good.providers, {})
-    assert "rate " in kept.alarms[0]
+    assert "rate." in kept.alarms[0]
 
 
 def test_a_limit_of_nothing_keeps_the_last_good_one() -> None:
@@ -101,8 +102,22 @@ def test_a_limit_of_nothing_keeps_the_last_good_one() -> None:
     LLMModel.objects.update(max_concurrency=0)
     kept = load(good)
     assert (kept.models, kept.callers) == (good.models, good.callers)
-    assert [alarm for alarm in kept.alarms if "write 1 or more" in alarm] == list(kept.alarms)
+    assert [alarm for alarm in kept.alarms if "or nothing for no limit" in alarm] == list(kept.alarms)
     assert len(kept.alarms) == 2
+
+
+def test_routes_come_as_they_are_and_a_broken_one_keeps_its_last_good_form() -> None:
+    a_model(a_provider(), "gpt-4o")
+    Route.objects.create(alias="r", targets=["gpt-4o", "gone"], degrade_to="mini", fixed_answer="Later.")
+    Route.objects.create(alias="off", targets=["gpt-4o"], is_active=False)
+    good = load(None)
+    assert good.routes == {"r": RouteSpec("r", ("gpt-4o", "gone"), "mini", "Later.")}
+    Route.objects.filter(alias="r").update(targets={"gpt-4o": 1})
+    kept, left_out = load(good), load(None)
+    assert (kept.routes, left_out.routes) == (good.routes, {})
+    assert kept.alarms[0].startswith("Route r cannot be used as it is")
+    Route.objects.update(is_active=False)
+    assert load(good).routes == {}
 
 
 def test_a_key_for_no_model_is_not_a_key_for_every_model() -> None:
@@ -144,6 +159,64 @@ def test_prices_come_newest_first_and_old_ones_stay_behind() -> None:
 
     assert [price.input for price in spec.prices] == [4, 3, 2]
     assert spec.price_at(clock.wall()) == spec.prices[1]
+
+
+def test_of_prices_the_most_specific_come_first() -> None:
+    model = a_model(a_provider())
+    a_price(model, utc(2026), input_micros=1)
+    a_price(model, utc(2026), input_micros=2, min_input_tokens=200_001)
+    a_price(model, utc(2026), input_micros=3, service_tier="flex")
+
+    (spec,) = load(None).models["gpt-4o"]
+
+    assert [(price.input, price.service_tier, price.min_input_tokens) for price in spec.prices] == [
+        (3, "flex", 0),
+        (2, "", 200_001),
+        (1, "", 0),
+    ]
+
+
+def test_exchange_rates_to_the_reporting_currency_reach_back_as_far_as_a_request_can_last() -> None:
+    for month, rate in ((1, "0.1"), (5, "0.2"), (6, "0.3"), (7, "0.4")):
+        set_exchange_rate(base="CNY", quote="USD", rate=rate, valid_from=utc(2026, month))
+    set_exchange_rate(base="USD", quote="CNY", rate="7", valid_from=utc(2026))
+    set_exchange_rate(base="EUR", quote="USD", rate="1.1", valid_from=utc(2020))
+    set_exchange_rate(base="EUR", quote="CNY", rate="8", valid_from=utc(2020))
+
+    snapshot = load(None, clock=FrozenClock(utc(2026, 6, 2).timestamp()))
+
+    assert snapshot.currency == "USD"
+    assert {base: [rate.text for rate in rates] for base, rates in snapshot.exchange_rates.items()} == {
+        "CNY": ["0.4", "0.3", "0.2"],
+        "EUR": ["1.1"],
+    }
+
+
+def test_a_rate_the_other_way_round_is_one_too_and_the_latest_of_the_two_currencies_holds() -> None:
+    set_exchange_rate(base="USD", quote="CNY", rate="7.12", valid_from=utc(2026, 5))
+    set_exchange_rate(base="CNY", quote="USD", rate="0.14", valid_from=utc(2026, 4))
+    for base, quote, rate in (("USD", "EUR", "0.9"), ("EUR", "USD", "1.1")):
+        set_exchange_rate(base=base, quote=quote, rate=rate, valid_from=utc(2026, 5))
+    set_exchange_rate(base="USD", quote="JPY", rate="0.0000009", valid_from=utc(2026, 5))
+
+    found = load(None, clock=FrozenClock(utc(2026, 5, 2).timestamp())).exchange_rates
+
+    assert {base: [(rate.text, rate.inverse) for rate in rates] for base, rates in found.items()} == {
+        "CNY": [("1/7.12", True), ("0.14", False)],
+        "EUR": [("1.1", False), ("1/0.9", True)],
+    }, "a yen for more than a million dollars is nobody's rate"
+
+
+def test_discounts_and_markups_are_in_the_specs_and_one_out_of_bounds_is_an_alarm() -> None:
+    provider = a_provider(price_adjustment_bp=-1500)
+    an_api_key(a_team("fine", price_adjustment_bp=500), "fine")
+    an_api_key(a_team("odd", price_adjustment_bp=-10_001), "odd")
+
+    snapshot = load(None)
+
+    assert snapshot.providers[str(provider.id)].price_adjustment_bp == -1500
+    assert [caller.price_adjustment_bp for caller in snapshot.callers.values()] == [500]
+    assert "discount or markup" in "".join(snapshot.alarms)
 
 
 def test_what_is_switched_off_or_revoked_is_left_out() -> None:
@@ -294,7 +367,7 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries: Callable
         team = a_team(f"t{number}")
         an_api_key(team, f"k{number}")
 
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(12):
         snapshot = load(None)
 
     assert (len(snapshot.providers), len(snapshot.models), len(snapshot.callers)) == (3, 3, 3)

@@ -12,7 +12,7 @@ import pytest
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 SERVER = os.environ.get("POSTGRES_TEST_URL", "postgres://postgres@127.0.0.1:5432")
-TESTS = ("tests/gateway_config", "tests/monitoring/test_usage.py")
+TESTS = ("tests/gateway_config", "tests/monitoring/test_usage.py", "tests/monitoring/test_accounts.py")
 
 
 def require_server() -> None:

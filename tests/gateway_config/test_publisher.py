@@ -36,7 +36,7 @@ def one_of(model: type[models.Model]) -> models.Model:
 
 
 def by_save(row: models.Model) -> None:
-    row.save()
+    row.save(update_fields=["valid_to"] if isinstance(row, Price) else None)
 
 
 def by_update(row: models.Model) -> None:

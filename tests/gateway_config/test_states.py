@@ -24,7 +24,9 @@ class Desk:
         self.found: dict[str, Any] = {}
         self.written: list[dict[str, Any]] = []
         self.clock = FrozenClock()
-        self.publisher = StatePublisher(lambda: self.found, write=lambda process, found: self.written.append(dict(found)), clock=self.clock)
+        self.publisher = StatePublisher(
+            lambda: self.found, write=lambda process, found: self.written.append(dict(found)), record=lambda *found: None, clock=self.clock
+        )
 
     def look(self) -> int:
         """How often was written so far."""

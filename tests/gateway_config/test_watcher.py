@@ -12,7 +12,7 @@ from core.clock import FrozenClock
 from core.config import Snapshot
 from gateway.config.loader import load
 from gateway.config.publisher import current_version
-from gateway.config.watcher import Watcher
+from gateway.config.watcher import PARTIAL_S, Watcher
 from monitoring.threads import in_thread
 from tests.gateway_config.rows import a_team, an_api_key
 
@@ -45,6 +45,7 @@ class Database:
 
     def __init__(self) -> None:
         self.version = 1
+        self.is_partial = False
         self.failure: Exception | None = None
         self.loads: list[Snapshot | None] = []
 
@@ -57,7 +58,7 @@ class Database:
         self.loads.append(previous)
         if self.failure:
             raise self.failure
-        return Snapshot(version=self.version, loaded_at=0)
+        return Snapshot(version=self.version, loaded_at=0, is_partial=self.is_partial)
 
 
 def make_watcher(
@@ -65,6 +66,27 @@ def make_watcher(
 ) -> Watcher:
     sleep = (ticks or Ticks()).sleep
     return Watcher(database.load, database.current_version, apply, 1.0, clock=clock or FrozenClock(), sleep=sleep)
+
+
+async def test_age_is_told_and_counts_from_the_last_good_look_whatever_the_wall_clock_does(caplog: pytest.LogCaptureFixture) -> None:
+    database, clock, told = Database(), FrozenClock(), []
+    watcher = Watcher(database.load, database.current_version, lambda snapshot: None, 1.0, clock=clock, aged=told.append)
+    await watcher.start()
+    database.failure = OperationalError("server closed the connection\n\tunexpectedly")
+    clock.advance(5)
+    await watcher.look()
+    database.failure = OperationalError("connection refused")
+    clock.advance(2)
+    clock._wall_s += 3600  # somebody sets it
+    await watcher.look()
+    database.failure = None
+    await watcher.look()
+    await watcher.stop()
+
+    assert told == [5.0, 7.0, 0.0]
+    lines = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert ["closed the connection unexpectedly" in line.getMessage() for line in lines] == [True]
+    assert not lines[0].exc_info
 
 
 async def test_start_puts_the_first_snapshot_in_force() -> None:
@@ -172,3 +194,20 @@ async def test_a_saved_row_is_in_force_after_one_poll() -> None:
     await ticks.next()
     assert applied[-1].callers == {}
     await watcher.stop()
+
+
+async def test_what_lacks_something_because_a_service_was_away_is_read_again_now_and_then(clock: FrozenClock) -> None:
+    database, applied = Database(), []
+    database.is_partial = True
+    watcher = make_watcher(database, applied.append, clock=clock)
+    await watcher.start()
+    for _ in range(3):
+        await watcher.look()
+    assert len(applied) == 1
+    clock.advance(PARTIAL_S)
+    database.is_partial = False
+    await watcher.look()
+    clock.advance(PARTIAL_S)
+    await watcher.look()
+    await watcher.stop()
+    assert [snapshot.is_partial for snapshot in applied] == [True, False]

@@ -57,6 +57,10 @@ def settled(name: str, attempt: int = 1, **changes: object) -> AttemptSettled:
         price_id="price1",
         duration_ms=812,
         first_token_ms=210,
+        cost_reporting_micros=8692,
+        charged_micros=9127,
+        reporting_currency="USD",
+        exchange_rate="7.044",
     )
     return msgspec.structs.replace(record, **changes)
 

@@ -167,9 +167,9 @@ def test_a_short_write_is_told_and_cut_back(tmp_path: Path, monkeypatch: pytest.
     real = os.write
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal_module.os, "write", lambda fd, data: real(fd, data[: len(frame(settled("lost"))) + 9]))
+        patch.setattr(journal_module.os, "write", lambda fd, data: real(fd, data[: len(frame(opened("lost"))) + 9]))
         with pytest.raises(AccountingUnavailable):
-            journal.write(settled("lost"), ended("lost"))
+            journal.write(opened("lost"), ended("lost"))
     assert read_all(only_segment(journal)) == ([opened("before")], [])
     journal.write(opened("after"))
 

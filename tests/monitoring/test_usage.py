@@ -93,7 +93,7 @@ def ids() -> set[str]:
 # Rows ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", [ledger.USAGE, ledger.REQUESTS])
+@pytest.mark.parametrize("table", [ledger.USAGE, ledger.REQUESTS, ledger.ENTRIES])
 def test_every_column_is_written(table: ledger.Table) -> None:
     columns = {field.name for field in table.model._meta.concrete_fields if not field.primary_key}
     assert set(table.fields) == columns
@@ -102,8 +102,9 @@ def test_every_column_is_written(table: ledger.Table) -> None:
 
 def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
-    journal.write(opened("a"))
-    journal.write(settled("a"), ended("a"))
+    labels = {"end_user": "ann", "task_type": "translation", "tag": "nightly"}
+    journal.write(opened("a", **labels))
+    journal.write(settled("a"), ended("a", **labels))
 
     assert make_drainer(journal).drain()
 
@@ -142,7 +143,14 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
         "price_id": "price1",
         "duration_ms": 812,
         "first_token_ms": 210,
+        "cost_reporting_micros": 8692,
+        "charged_micros": 9127,
+        "reporting_currency": "USD",
+        "exchange_rate": "7.044",
         "config_version": 17,
+        "budget_entries": 0,
+        **labels,
+        "usage_refused": "",
     }
     assert request == who | {
         "request_id": "a",
@@ -163,6 +171,7 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
         "first_token_ms": 212,
         "dropped": "seed",
         "config_version": 17,
+        **labels,
     }
 
 
@@ -251,7 +260,7 @@ def test_of_a_batch_with_a_bad_row_nothing_stays_and_then_all_the_others(
 
     assert after_the_fault == [(set(), 0, False)]
     assert [row for _, row, _ in refused] == [rows[bad][1]]
-    assert new == {ledger.USAGE: 7, ledger.REQUESTS: 1}
+    assert new == {ledger.USAGE: 7, ledger.REQUESTS: 1, ledger.ENTRIES: 0}
     connection.close()  # what another connection sees was committed
     assert ids() == {f"r{number}-1" for number in range(8)} - {f"r{bad}-1"}
     assert RequestLog.objects.count() == 1

@@ -11,17 +11,20 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from rest_framework.test import APIClient
 
-from access.models import ApiKey, Team
+from access.models import ApiKey, Budget, Grant, Team, TeamMember
 from access.services import create_api_key, create_personal_token
-from models_registry.models import LLMModel, Price
-from models_registry.services import set_price
+from models_registry.models import ExchangeRate, LLMModel, Price, Route
+from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import RequestLog, UsageRecord
 from providers.models import Provider, ProviderKey
 from providers.services import create_provider
+from tasks import service
+from tasks.models import Task
+from tasks.service import Submitter, submit
 
 SECRET = "sk-planted-vendor-key-abcdefgh1234"
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
-OURS = ("providers", "models_registry", "access", "monitoring")
+OURS = ("providers", "models_registry", "access", "monitoring", "tasks")
 
 
 @dataclass
@@ -30,11 +33,17 @@ class World:
     key: ProviderKey
     model: LLMModel
     price: Price
+    rate: ExchangeRate
+    route: Route
     team: Team
     api_key: ApiKey
     api_key_plaintext: str
+    budget: Budget
+    member: TeamMember
+    grant: Grant
     usage: UsageRecord
     request: RequestLog
+    task: Task
 
 
 def client_of(user: User) -> APIClient:
@@ -85,9 +94,17 @@ def world(db: None) -> World:
     provider = create_provider(name="echo", provider_type="echo", secrets=[SECRET])
     model = LLMModel.objects.create(provider=provider, model_id="echo-1", alias="echo")
     price = set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=MOMENT)
+    rate = set_exchange_rate(base="CNY", quote="USD", rate="0.1404", valid_from=MOMENT)
+    route = Route.objects.create(alias="main", targets=["echo"])
     team = Team.objects.create(name="search")
     api_key, plaintext = create_api_key(name="bot", team=team)
-    return World(provider, provider.keys.get(), model, price, team, api_key, plaintext, usage_record(1), request_log(1))
+    budget = Budget.objects.create(team=team, kind="requests", limit=100)
+    User.objects.create_user("other")
+    member = TeamMember.objects.create(team=team, user=User.objects.create_user("member"), role="manager")
+    grant = Grant.objects.create(team=team, model=model)
+    task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=api_key))[0]
+    rows = (member, grant, usage_record(1), request_log(1), task)
+    return World(provider, provider.keys.get(), model, price, rate, route, team, api_key, plaintext, budget, *rows)
 
 
 def usage_record(number: int, **fields: Any) -> UsageRecord:

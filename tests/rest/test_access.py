@@ -23,7 +23,15 @@ def test_a_team_round_trips(root: APIClient) -> None:
     response = root.post(TEAMS, {"name": "search"})
     assert response.status_code == 201
     none = {"requests_per_minute": None, "tokens_per_minute": None, "max_concurrency": None}
-    assert response.json() == {"id": str(Team.objects.get().id), "name": "search", "is_active": True, "rate_limit": none}
+    assert response.json() == {
+        "id": str(Team.objects.get().id),
+        "name": "search",
+        "is_active": True,
+        "rate_limit": none,
+        "price_adjustment_bp": 0,
+        "scopes": None,
+        "max_key_days": None,
+    }
     assert attrs(root.post(TEAMS, {"name": "search"})) == {"name"}
     assert attrs(root.post(TEAMS, {"name": "x" * 121})) == {"name"}
     assert attrs(root.post(TEAMS, ["search"])) == {"non_field_errors"}
@@ -37,6 +45,9 @@ def test_a_team_has_limits_and_a_bad_one_is_named(root: APIClient) -> None:
     for value in (0, -1, 1.5, "NaN", 2**31):
         assert attrs(root.patch(url, {"rate_limit": {"tokens_per_minute": value}})) == {"rate_limit.tokens_per_minute"}
     assert attrs(root.patch(url, {"rate_limit": {"per_day": 1}})) == {"rate_limit.per_day"}
+    assert root.patch(url, {"price_adjustment_bp": -10_000}).json()["price_adjustment_bp"] == -10_000
+    for value in (-10_001, 100_001, 0.5, "much"):
+        assert attrs(root.patch(url, {"price_adjustment_bp": value})) == {"price_adjustment_bp"}
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(root: APIClient, world: World) -> None:
@@ -47,6 +58,7 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(root: APIClient, world: Worl
         "scopes": ["chat", "usage"],
         "models": ["echo"],
         "rate_limit": {"requests_per_minute": 60, "tokens_per_minute": 1000, "max_concurrency": 4},
+        "source_networks": ["10.1.0.0/16"],
         "expires_at": expires_at.isoformat().replace("+00:00", "Z"),
     }
     response = root.post(KEYS, body)

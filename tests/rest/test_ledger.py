@@ -54,6 +54,33 @@ def test_filters_of_records(viewer: APIClient, world: World) -> None:
     assert ids(viewer, RECORDS, key=world.usage.team_id) == []
 
 
+def test_the_amounts_of_a_record(viewer: APIClient, db: None) -> None:
+    usage_record(1, cost_reporting_micros=1_500_000, charged_micros=1_600_000, reporting_currency="EUR", exchange_rate="0.9")
+    row = viewer.get(RECORDS).json()["results"][0]
+    assert (row["cost_reporting"], row["charged"], row["reporting_currency"], row["exchange_rate"]) == ("1.5", "1.6", "EUR", "0.9")
+    usage_record(2)
+    row = viewer.get(RECORDS).json()["results"][0]
+    assert (row["cost_reporting"], row["charged"]) == (None, None)
+
+
+@pytest.mark.parametrize("url", [RECORDS, REQUESTS])
+def test_filters_by_label(viewer: APIClient, world: World, url: str) -> None:
+    make = usage_record if url == RECORDS else request_log
+    make(2, end_user="ann", task_type="translation", tag="nightly")
+    for name, value in {"user": "ann", "task_type": "translation", "tag": "nightly"}.items():
+        assert ids(viewer, url, **{name: value}) == ["req-2"], name
+        assert viewer.get(url).json()["results"][0][name] == value
+    assert ids(viewer, url, user="bob") == []
+
+
+def test_what_a_vendor_counted_and_nobody_believed_is_found_and_shown(viewer: APIClient, world: World) -> None:
+    usage_record(2, usage_source="refused", usage_refused="no whole numbers that can be: prompt_tokens -5")
+    usage_record(3, usage_source="estimated")
+    (row,) = viewer.get(f"{RECORDS}?usage_source=refused").json()["results"]
+    assert (row["request_id"], row["usage_refused"]) == ("req-2", "no whole numbers that can be: prompt_tokens -5")
+    assert attrs(viewer.get(f"{RECORDS}?usage_source=guessed")) == {"usage_source"}
+
+
 def test_filters_of_requests(viewer: APIClient, world: World) -> None:
     request_log(2, status_code=429, team_name="ads", key_name="k", provider_name="p", alias="m", started_at=MOMENT + timedelta(hours=1))
     for name, value in {"team": "ads", "key": "k", "provider": "p", "model": "m", "status": "429", "request_id": "req-2"}.items():
@@ -116,44 +143,3 @@ def test_pages_follow_each_other(viewer: APIClient, db: None) -> None:
 def test_history_is_read_only(root: APIClient, world: World, method: str) -> None:
     for url in (RECORDS, REQUESTS, f"{REQUESTS}/req-1"):
         assert getattr(root, method)(url, {}).status_code == 405
-
-
-# Sums ---------------------------------------------------------------------------------------------------------------
-
-STATS = "/api/v1/usage/stats"
-NOTHING = {"requests": 0, "errors": 0, "input_tokens": 0, "cached_tokens": 0, "cache_write_tokens": 0, "output_tokens": 0}
-NOTHING |= {"total_tokens": 0, "cost": {}}
-
-
-def test_sums_of_nothing(viewer: APIClient) -> None:
-    assert viewer.get(STATS).json() == {"group_by": [], "rows": [NOTHING], "totals": NOTHING}
-    assert viewer.get(f"{STATS}?group_by=team").json() == {"group_by": ["team"], "rows": [], "totals": NOTHING}
-
-
-def test_sums_by_group(viewer: APIClient, db: None) -> None:
-    usage_record(1, status="error", cost_micros=None, currency="", cached_input_tokens=1, cache_write_tokens=4)
-    usage_record(2, request_id="req-1", attempt=2, cost_micros=1, currency="EUR")
-    usage_record(3, team_name="ads", started_at=MOMENT + timedelta(days=1), cost_micros=2_000_000)
-    usage_record(4, team_name="ads", started_at=MOMENT + timedelta(days=1))
-    answer = viewer.get(f"{STATS}?group_by=day,team").json()
-    assert answer["group_by"] == ["day", "team"]
-    first, second = answer["rows"]
-    tokens = {"input_tokens": 18, "cached_tokens": 1, "cache_write_tokens": 4, "output_tokens": 4, "total_tokens": 27}
-    assert first == {"day": "2026-11-01", "team": "search", "requests": 1, "errors": 1, **tokens, "cost": {"EUR": "0.000001"}}
-    assert (second["day"], second["team"], second["requests"], second["cost"]) == ("2026-11-02", "ads", 2, {"USD": "2.0123"})
-    totals = answer["totals"]
-    assert (totals["requests"], totals["errors"], totals["cost"]) == (3, 1, {"EUR": "0.000001", "USD": "2.0123"})
-    assert viewer.get(f"{STATS}?team=ads&group_by=model").json()["totals"]["requests"] == 2
-
-
-@pytest.mark.parametrize("query", ["group_by=hour", "group_by=team,team", "group_by=team;day"])
-def test_an_unknown_group_is_named(viewer: APIClient, db: None, query: str) -> None:
-    assert attrs(viewer.get(f"{STATS}?{query}")) == {"group_by"}
-
-
-def test_too_many_rows_are_refused_and_not_cut(viewer: APIClient, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitoring.stats.MAX_ROWS", 1)
-    usage_record(1)
-    assert viewer.get(f"{STATS}?group_by=team").status_code == 200
-    usage_record(2, team_name="ads")
-    assert attrs(viewer.get(f"{STATS}?group_by=team")) == {"group_by"}

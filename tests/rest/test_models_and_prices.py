@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from models_registry.models import LLMModel, Price
+from models_registry.models import ExchangeRate, LLMModel, Price
 from tests.rest.conftest import World, attrs
 
 MODELS, PRICES = "/api/v1/llm/models", "/api/v1/llm/prices"
@@ -22,6 +22,7 @@ def body(world: World, **fields: Any) -> dict[str, Any]:
         "alias": "gpt-4o",
         "model_type": "chat",
         "is_active": True,
+        "visibility": "everyone",
         "context_window": 128_000,
         "max_output_tokens": 16_384,
         "capabilities": ["tools", "images"],
@@ -114,6 +115,10 @@ def test_amounts_are_text_in_the_answer_whatever_they_were(root: APIClient, worl
     ("fields", "at"),
     [
         ({"currency": "usd"}, {"currency"}),
+        ({"currency": "ABC"}, {"currency"}),
+        ({"service_tier": "fast"}, {"service_tier"}),
+        ({"min_input_tokens": -1}, {"min_input_tokens"}),
+        ({"min_input_tokens": "many"}, {"min_input_tokens"}),
         ({"currency": None}, {"currency"}),
         ({"model": "nonsense"}, {"model"}),
         ({"valid_from": "yesterday"}, {"valid_from"}),
@@ -132,6 +137,46 @@ def test_amounts_are_text_in_the_answer_whatever_they_were(root: APIClient, worl
 def test_a_bad_price_names_the_field(root: APIClient, world: World, fields: dict[str, Any], at: set[str]) -> None:
     assert attrs(root.post(PRICES, price(world, **fields))) == at
     assert Price.objects.get().valid_to is None
+
+
+def test_a_price_of_a_tier_stands_beside_the_one_for_everything(root: APIClient, world: World) -> None:
+    shown = root.post(PRICES, price(world, service_tier="flex", min_input_tokens=200_001, valid_from="2020-01-01T00:00:00Z")).json()
+    assert (shown["service_tier"], shown["min_input_tokens"], shown["valid_to"]) == ("flex", 200_001, None)
+    assert root.get(f"{PRICES}/{world.price.id}").json()["valid_to"] is None
+    assert [row["id"] for row in root.get(f"{PRICES}?service_tier=flex").json()["results"]] == [shown["id"]]
+
+
+RATES = "/api/v1/llm/exchange-rates"
+
+
+def test_an_exchange_rate_supersedes(root: APIClient, world: World) -> None:
+    response = root.post(RATES, {"base": "CNY", "quote": "USD", "rate": "0.1412345678", "source": "bank"})
+    assert response.status_code == 201
+    assert {"base": "CNY", "quote": "USD", "rate": "0.1412345678", "source": "bank"}.items() <= response.json().items()
+    assert [row["rate"] for row in root.get(f"{RATES}?base=CNY").json()["results"]] == ["0.1412345678", "0.1404"]
+    for method in ("put", "patch", "delete"):
+        assert getattr(root, method)(f"{RATES}/{response.json()['id']}", {"rate": "2"}).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        ({"base": "YUA"}, "base"),
+        ({"quote": "usd"}, "quote"),
+        ({"quote": "EUR"}, "quote"),
+        ({"rate": "0"}, "rate"),
+        ({"rate": "-1"}, "rate"),
+        ({"rate": "0.00000000001"}, "rate"),
+        ({"rate": "NaN"}, "rate"),
+        ({"rate": None}, "rate"),
+        ({"valid_from": "soon"}, "valid_from"),
+        ({"base": "CNY", "quote": "USD", "valid_from": "2001-01-01T00:00:00Z"}, "valid_from"),
+        ({"rate_e10": 7}, "rate_e10"),
+    ],
+)
+def test_a_bad_exchange_rate_names_the_field(root: APIClient, world: World, fields: dict[str, Any], at: str) -> None:
+    assert attrs(root.post(RATES, {"base": "EUR", "quote": "USD", "rate": "1.1", **fields})) == {at}
+    assert ExchangeRate.objects.count() == 1
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete"])

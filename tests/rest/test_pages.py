@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from rest_framework.test import APIClient
@@ -15,7 +14,6 @@ from rest_framework.test import APIClient
 from access.models import Team
 from llmcontrol.views import VERSION
 from monitoring.metrics import REQUESTS
-from tests.rest.conftest import client_of
 
 TEAMS = "/api/v1/llm/teams"
 
@@ -38,10 +36,10 @@ def test_a_change_shows_in_the_configs_version(root: APIClient) -> None:
 
 
 @pytest.mark.parametrize("accept", ["text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "application/openmetrics-text; version=1.0.0", "*/*"])
-def test_metrics_are_for_staff(anonymous: APIClient, stranger: APIClient, accept: str) -> None:
+def test_metrics_are_for_those_who_see_all_usage(anonymous: APIClient, stranger: APIClient, viewer: APIClient, accept: str) -> None:
     assert anonymous.get("/metrics", headers={"Accept": accept}).status_code == 401
     assert stranger.get("/metrics", headers={"Accept": accept}).status_code == 403
-    response = client_of(User.objects.create_user("staff", is_staff=True)).get("/metrics", headers={"Accept": accept})
+    response = viewer.get("/metrics", headers={"Accept": accept})
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith("text/plain")
     assert f"# TYPE {REQUESTS._name}".encode() in response.content

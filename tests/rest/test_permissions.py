@@ -16,7 +16,13 @@ from tests.rest.conftest import World
 
 LLM = "/api/v1/llm"
 PROVIDER, MODEL, PRICE = f"{LLM}/providers/{{provider.id}}", f"{LLM}/models/{{model.id}}", f"{LLM}/prices/{{price.id}}"
+ROUTE = f"{LLM}/routes/{{route.id}}"
 TEAM, KEY = f"{LLM}/teams/{{team.id}}", f"{LLM}/keys/{{api_key.id}}"
+BUDGET = f"{LLM}/budgets/{{budget.id}}"
+MEMBER, GRANT = f"{LLM}/members/{{member.id}}", f"{LLM}/grants/{{grant.id}}"
+NEW_MEMBER = {"team": "{team.id}", "user": "other", "role": "viewer"}
+NEW_BUDGET = {"scope": {"user": "ann"}, "kind": "requests", "limit": 5, "period": "month"}
+TASK = {"type": "custom", "prompt": "hi"}
 VENDOR_KEY = {"api_key": "sk-another-vendor-key-0123456789"}
 
 # (method, path, body, permissions that are enough, status with them). A viewer may do what needs view permissions alone.
@@ -47,6 +53,12 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("put", MODEL, {"provider": "{provider.id}", "model_id": "m", "alias": "m"}, ("models_registry.change_llmmodel",), 200),
     ("patch", MODEL, {"quality": 70}, ("models_registry.change_llmmodel",), 200),
     ("delete", MODEL, None, ("models_registry.delete_llmmodel",), 204),
+    ("get", f"{LLM}/routes", None, ("models_registry.view_route",), 200),
+    ("post", f"{LLM}/routes", {"alias": "new", "targets": ["echo"]}, ("models_registry.add_route",), 201),
+    ("get", ROUTE, None, ("models_registry.view_route",), 200),
+    ("put", ROUTE, {"alias": "new", "targets": ["echo"]}, ("models_registry.change_route",), 200),
+    ("patch", ROUTE, {"fixed_answer": "Later."}, ("models_registry.change_route",), 200),
+    ("delete", ROUTE, None, ("models_registry.delete_route",), 204),
     ("get", f"{LLM}/prices", None, ("models_registry.view_price",), 200),
     (
         "post",
@@ -56,12 +68,25 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
         201,
     ),
     ("get", PRICE, None, ("models_registry.view_price",), 200),
+    ("get", f"{LLM}/exchange-rates", None, ("models_registry.view_exchangerate",), 200),
+    ("post", f"{LLM}/exchange-rates", {"base": "EUR", "quote": "USD", "rate": "1.1"}, ("models_registry.add_exchangerate",), 201),
+    ("get", f"{LLM}/exchange-rates/{{rate.id}}", None, ("models_registry.view_exchangerate",), 200),
     ("get", f"{LLM}/teams", None, ("access.view_team",), 200),
     ("post", f"{LLM}/teams", {"name": "new"}, ("access.add_team",), 201),
     ("get", TEAM, None, ("access.view_team",), 200),
     ("put", TEAM, {"name": "new"}, ("access.change_team",), 200),
     ("patch", TEAM, {"is_active": False}, ("access.change_team",), 200),
     ("delete", TEAM, None, ("access.delete_team",), 204),
+    ("get", f"{LLM}/members", None, ("access.view_teammember",), 200),
+    ("post", f"{LLM}/members", NEW_MEMBER, ("access.add_teammember",), 201),
+    ("get", MEMBER, None, ("access.view_teammember",), 200),
+    ("put", MEMBER, {**NEW_MEMBER, "user": "member"}, ("access.change_teammember",), 200),
+    ("patch", MEMBER, {"role": "viewer"}, ("access.change_teammember",), 200),
+    ("delete", MEMBER, None, ("access.delete_teammember",), 204),
+    ("get", f"{LLM}/grants", None, ("access.view_grant",), 200),
+    ("post", f"{LLM}/grants", {"team": "{team.id}", "provider": "{provider.id}"}, ("access.add_grant",), 201),
+    ("get", GRANT, None, ("access.view_grant",), 200),
+    ("delete", GRANT, None, ("access.delete_grant",), 204),
     ("get", f"{LLM}/keys", None, ("access.view_apikey",), 200),
     ("post", f"{LLM}/keys", {"name": "new", "team": "{team.id}"}, ("access.add_apikey",), 201),
     ("get", KEY, None, ("access.view_apikey",), 200),
@@ -69,6 +94,13 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("patch", KEY, {"name": "new"}, ("access.change_apikey",), 200),
     ("delete", KEY, None, ("access.delete_apikey",), 204),
     ("post", f"{KEY}/revoke", None, ("access.change_apikey",), 200),
+    ("get", f"{LLM}/budgets", None, ("access.view_budget",), 200),
+    ("post", f"{LLM}/budgets", NEW_BUDGET, ("access.add_budget",), 201),
+    ("get", BUDGET, None, ("access.view_budget",), 200),
+    ("put", BUDGET, {**NEW_BUDGET, "scope": {"team": "{team.id}"}}, ("access.change_budget",), 200),
+    ("patch", BUDGET, {"limit": 7}, ("access.change_budget",), 200),
+    ("delete", BUDGET, None, ("access.delete_budget",), 204),
+    ("post", f"{BUDGET}/correct", {"amount": 1, "note": "counted twice"}, ("access.change_budget",), 200),
     ("get", "/api/v1/providers", None, ("providers.view_provider",), 200),
     ("get", "/api/v1/providers/status", None, ("providers.view_provider",), 200),
     ("get", "/api/v1/providers/{provider.name}/status", None, ("providers.view_provider",), 200),
@@ -76,9 +108,19 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/requests/req-1", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/usage/records", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/stats", None, ("monitoring.view_usagerecord",), 200),
+    ("get", "/api/v1/usage/costs", None, ("monitoring.view_usagerecord",), 200),
+    ("post", "/api/v1/tasks", TASK, ("tasks.add_task",), 202),
+    ("post", "/api/v1/tasks/batch", {"tasks": [TASK]}, ("tasks.add_task",), 202),
+    ("get", "/api/v1/tasks", None, ("tasks.view_task",), 200),
+    ("get", "/api/v1/tasks/{task.public_id}", None, ("tasks.view_task",), 200),
+    ("get", "/api/v1/tasks/{task.public_id}/events", None, ("tasks.view_task",), 200),
+    ("post", "/api/v1/tasks/{task.public_id}/cancel", None, ("tasks.change_task",), 200),
+    ("get", "/api/v1/audit", None, ("monitoring.view_auditevent",), 200),
+    ("get", "/api/v1/audit/1", None, ("monitoring.view_auditevent",), 200),
     ("get", "/api/info", None, (), 200),
     ("get", "/api/schema/", None, (), 200),
     ("get", "/docs", None, (), 200),
+    ("get", "/metrics", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/redoc", None, (), 200),
 ]
 IDS = [f"{method} {path}" for method, path, *_ in TABLE]
@@ -99,7 +141,7 @@ class TestTable:
     def test_anonymous_is_asked_who_they_are(self, anonymous, world, method, path, body, needed, success) -> None:
         response = getattr(anonymous, method)(filled(path, world), filled(body, world), format="json" if body is not None else None)
         assert response.status_code == 401
-        assert response.headers["WWW-Authenticate"].startswith("Token")
+        assert response.headers["WWW-Authenticate"].startswith("Bearer" if "/tasks" in path else "Token")
 
     def test_a_stranger_is_refused(self, stranger, world, method, path, body, needed, success) -> None:
         assert call(stranger, world, method, path, body) == (403 if needed else success)
@@ -153,13 +195,14 @@ def _routes(patterns: list[Any], prefix: str = "/") -> set[str]:
 
 def test_every_route_is_in_the_table() -> None:
     routes = _routes(get_resolver().url_patterns)
-    in_table = {path.format(provider=_ID, model=_ID, price=_ID, team=_ID, api_key=_ID, key=_ID) for _, path, *_ in TABLE}
+    names = ("provider", "model", "price", "rate", "route", "team", "member", "grant", "api_key", "key", "budget", "task")
+    in_table = {path.format(**dict.fromkeys(names, _ID)) for _, path, *_ in TABLE}
     missing = {route for route in routes if not any(_same(route, path) for path in in_table)}
-    assert missing == {"/metrics"}
+    assert missing == set()
 
 
 class _ID:
-    id = name = "ID"
+    id = name = public_id = "ID"
 
 
 def _same(route: str, path: str) -> bool:

@@ -32,7 +32,8 @@ BODY: dict[str, Any] = {
     "provider_type": "openai",
     "config": {"api_key": SECRET, "base_url": "https://api.openai.com/v1", "organization": "org-1"},
     "is_active": True,
-    "rate_limit": {"type": "token_bucket", "capacity": 20.0, "refill_rate": 3.0},
+    "visibility": "everyone",
+    "rate_limit": {"type": "token_bucket", "capacity": 20.0, "refill_rate": 3.0, "tokens_per_minute": 90_000},
     "breaker": {
         "fail_max": 6,
         "reset_timeout_s": 61.0,
@@ -44,6 +45,8 @@ BODY: dict[str, Any] = {
     },
     "timeouts": {"connect_s": 2.0, "first_byte_s": 31.0, "idle_s": 62.0, "total_s": 601.0},
     "max_concurrency": 50,
+    "price_adjustment_bp": -1500,
+    "ca_certificates": "",
 }
 
 
@@ -62,7 +65,7 @@ def test_the_contracts_body_round_trips(root: APIClient) -> None:
 
 def test_defaults_are_filled_in(root: APIClient) -> None:
     shown = root.post(URL, {"name": "e", "provider_type": "echo"}).json()
-    assert shown["rate_limit"] == {"type": "token_bucket", "capacity": 0.0, "refill_rate": 0.0}
+    assert shown["rate_limit"] == {"type": "token_bucket", "capacity": 0.0, "refill_rate": 0.0, "tokens_per_minute": None}
     assert shown["breaker"] == {
         "fail_max": 5,
         "reset_timeout_s": 15.0,
@@ -114,6 +117,10 @@ def test_several_keys(root: APIClient) -> None:
         ({"timeouts": {"idle_s": "inf"}}, "timeouts.idle_s"),
         ({"timeouts": {"connect_s": 61}}, "timeouts.connect_s"),
         ({"max_concurrency": -1}, "max_concurrency"),
+        ({"price_adjustment_bp": -10_001}, "price_adjustment_bp"),
+        ({"price_adjustment_bp": 100_001}, "price_adjustment_bp"),
+        ({"ca_certificates": "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"}, "ca_certificates"),
+        ({"ca_certificates": "x" * 65_537}, "ca_certificates"),
         ({"max_concurrency": 10**30}, "max_concurrency"),
         ({"id": "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0001"}, "id"),
         ({"keys": []}, "keys"),
@@ -484,10 +491,19 @@ def test_a_breaker_that_cannot_work_is_refused_by_its_field(root: APIClient, bre
     assert not Provider.objects.exists()
 
 
+def test_a_long_first_wait_takes_the_longest_along_unless_that_is_named_too(root: APIClient) -> None:
+    made = root.post(URL, {**BODY, "breaker": {"reset_timeout_s": 600}})
+    assert made.json()["breaker"]["max_reset_timeout_s"] == 600.0
+    url = f"{URL}/{made.json()['id']}"
+    assert root.patch(url, {"breaker": {"reset_timeout_s": 900}}).json()["breaker"]["max_reset_timeout_s"] == 900.0
+    assert root.patch(url, {"breaker": {"reset_timeout_s": 20}}).json()["breaker"]["max_reset_timeout_s"] == 900.0
+    assert attrs(root.patch(url, {"breaker": {"reset_timeout_s": 90, "max_reset_timeout_s": 60}})) == {"breaker.max_reset_timeout_s"}
+
+
 def test_a_row_that_cannot_work_is_a_failed_check(world: World) -> None:
     Provider.objects.update(breaker_fail_max=0)
     with pytest.raises(SystemCheckError, match=r"providers\.E003\) Provider echo, breaker_fail_max"):
-        call_command("check")
+        call_command("check", databases=["default"])
 
 
 def test_filters_and_a_mistyped_one(root: APIClient, world: World) -> None:

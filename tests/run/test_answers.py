@@ -147,3 +147,13 @@ async def test_an_answer_that_breaks_the_rules_ends_the_connection(messages: lis
 
 async def test_nothing_is_written_to_a_client_that_left() -> None:
     assert (await answered(BoundedHttp, request(), WHOLE, left=True)).calls == []
+
+
+@pytest.mark.parametrize("header", [(), ("Connection: keep-alive",)])
+async def test_a_client_of_http_1_0_gets_a_stream_without_chunks_which_ends_with_the_connection(header: tuple[str, ...]) -> None:
+    wire = await answered(BoundedHttp, request("GET", "1.0", *header), STREAM)
+    head, _, sent = b"".join(wire.calls).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert sent == b"abc"
+    assert wire.closed

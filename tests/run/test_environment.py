@@ -13,6 +13,7 @@ from llmcontrol.environment import Environment, load_env_file
 from tests.live import manage
 
 KEY = base64.b64encode(bytes(32)).decode()
+OTHER_KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 def refused(call, *mentions: str) -> None:
@@ -32,12 +33,12 @@ def test_defaults_where_nothing_is_set():
 
 
 def test_values_are_read():
-    env = Environment({"I": "7", "N": "0.25", "B": "Off", "L": " a ,b", "K": f"1:{KEY},12:{KEY}"})
+    env = Environment({"I": "7", "N": "0.25", "B": "Off", "L": " a ,b", "K": f"1:{KEY},12:{OTHER_KEY}"})
     assert env.integer("I", 5, 1, 9) == 7
     assert env.number("N", 1, 0, 2) == 0.25
     assert env.boolean("B", True) is False
     assert env.items("L") == ["a", "b"]
-    assert env.keys("K", "hint") == {1: bytes(32), 12: bytes(32)}
+    assert env.keys("K", "hint") == {1: bytes(32), 12: bytes(range(32))}
 
 
 @pytest.mark.parametrize("value", ["x", "10", "0", "1.5", "-3", "--1", "٣", "1e3", "1_0", "1" * 5000])
@@ -54,12 +55,46 @@ def test_a_bad_truth():
     refused(lambda: Environment({"LLM_X": "maybe"}).boolean("LLM_X", True), "LLM_X", "true or false")
 
 
+def test_a_reader_reads_the_file_each_time(tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    read = Environment({"TOKEN_FILE": str(file)}).reader("TOKEN")
+    assert read() == "first"
+    file.write_text("second\n")
+    assert read() == "second"
+
+
+def test_a_key_may_be_elsewhere_also_twice():
+    arn = "aws:arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab"
+    env = Environment({"K": f"1:{KEY},2:vault:a-key,3:vault:a-key,4:{arn}"})
+    assert env.keys("K", "") == {1: bytes(32), 2: "vault:a-key", 3: "vault:a-key", 4: arn}
+
+
+@pytest.mark.parametrize("value", ["1:gcp:key", "1:vault:", "1:vault:../sys/seal", "1:aws:", "1:vault:a b"])
+def test_elsewhere_is_one_of_two_services(value: str):
+    refused(lambda: Environment({"KEKS": value}).keys("KEKS", ""), "KEKS", "ID:vault:NAME or ID:aws:KEY")
+
+
 @pytest.mark.parametrize("value", ["c2VjcmV0", "1:c2VjcmV0", f"0:{KEY}", f"256:{KEY}", f"x:{KEY}", f"1:{KEY},2:c2VjcmV0", "1:§"])
 def test_bad_keys_are_named_and_not_repeated(value: str):
     with pytest.raises(ConfigurationError) as caught:
         Environment({"KEKS": value}).keys("KEKS", "make one")
     assert "KEKS" in str(caught.value)
     assert value not in str(caught.value)
+
+
+def test_two_keys_of_one_id_are_refused():
+    refused(lambda: Environment({"KEKS": f"1:{KEY}, 01:{OTHER_KEY}"}).keys("KEKS", ""), "KEKS", "id 1 is there twice")
+
+
+def test_a_copy_of_a_key_under_another_id_is_refused():
+    """It would look like a rotation and be none."""
+    refused(lambda: Environment({"KEKS": f"1:{KEY},2:{KEY}"}).keys("KEKS", ""), "KEKS", "key 2 is a copy")
+
+
+@pytest.mark.parametrize("value", ["", " ", ",", f"1:{KEY},", "1" * 5000])
+def test_a_ring_without_a_key_in_some_place_is_refused(value: str):
+    refused(lambda: Environment({"KEKS": value}).keys("KEKS", ""), "KEKS")
 
 
 def test_a_missing_secret_is_named_with_the_way_out():
@@ -106,7 +141,7 @@ def test_a_bad_line_of_settings_env_is_numbered(tmp_path: Path, line: str):
 GOOD = {"SECRET_KEY": "s" * 40, "KEY_ENCRYPTION_KEYS": f"1:{KEY}", "API_KEY_PEPPER": "p" * 40}
 BAD = {
     "SECRET_KEY": "short",
-    "KEY_ENCRYPTION_KEYS": "1:c2VjcmV0",
+    "KEY_ENCRYPTION_KEYS": f"1:{KEY},1:{OTHER_KEY}",
     "LLM_PORT": "eighty",
     "DEBUG": "perhaps",
     "LLM_MAX_BODY_BYTES": "1",
@@ -125,6 +160,14 @@ def test_a_wrong_variable_ends_the_start_in_one_line(tmp_path: Path, name: str, 
     assert line.startswith("llmcontrol does not start: ")
     assert name in line
     assert done.stdout == ""
+
+
+@pytest.mark.process
+def test_a_key_at_a_service_that_nobody_told_us_of_ends_the_start_in_one_line(tmp_path: Path):
+    done = manage("serve", env={**GOOD, "LLM_STATE_DIR": str(tmp_path), "KEY_ENCRYPTION_KEYS": "1:vault:llmcontrol"})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llmcontrol does not start: KEY_ENCRYPTION_KEYS names vault:llmcontrol: set VAULT_ADDR")
 
 
 @pytest.mark.process

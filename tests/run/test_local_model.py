@@ -19,7 +19,7 @@ from tests.live import LiveServer, gone_within
 pytestmark = [pytest.mark.process, pytest.mark.local_model]
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-RECORDED_WITHIN_S = 5.0
+RECORDED_WITHIN_S = 20.0
 
 
 def call(server: LiveServer, method: str, path: str, token: str, body: Any = None) -> tuple[http.client.HTTPResponse, bytes]:
@@ -85,5 +85,5 @@ def test_it_ends_with_its_context(live_local: LiveServer, tmp_path: Path, unused
     with LocalModel(unused_tcp_port, tmp_path / "log") as model:
         assert model.stopping is False
         pid = model.pid
-    assert gone_within([pid], 2.0)
+    assert gone_within([pid])
     assert model.wait() == 0

@@ -21,8 +21,6 @@ from tests.live import ROOT, LiveServer, alive, children_of, environment, gone_w
 
 pytestmark = pytest.mark.process
 
-GONE_WITHIN_S = 2.0
-
 
 def get(server: LiveServer, path: str, **headers: str) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.base_url).port, timeout=10)
@@ -151,7 +149,7 @@ def test_ctrl_c_ends_everything(live_local: LiveServer, tmp_path: Path, sig: sig
         children = children_of(server.pid)
         assert len(children) == 1
         server.stop(sig)
-        assert gone_within(children, GONE_WITHIN_S)
+        assert gone_within(children)
     assert server.exit_status == 0
     assert "Traceback" not in server.log.read_text()
 
@@ -162,7 +160,7 @@ def test_kill_9_leaves_no_child(live_local: LiveServer, tmp_path: Path):
         children = children_of(server.pid)
         assert [alive(pid) for pid in children] == [True]
         server.stop(signal.SIGKILL)
-        assert gone_within(children, GONE_WITHIN_S)
+        assert gone_within(children)
 
 
 @pytest.mark.local_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,9 +12,14 @@ import uvloop
 from uvicorn.server import ServerState
 
 from llmcontrol.http_protocol import BoundedConfig, BoundedHttp, Bounds
+from llmcontrol.ws_protocol import DrainingSocket
 from tests.run.test_answers import Wire
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 LARGE = 16 * 2**20
 
 
@@ -122,3 +128,68 @@ def test_an_answer_that_nobody_reads_ends(loop: Any, streamed: bool) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(scenario())
     assert told == ["http.disconnect"]
+
+
+@pytest.fixture
+def upgraded() -> tuple[DrainingSocket, Pipe, Timers]:
+    """A WebSocket whose client has taken nothing for a while, neither now nor of an answer before the upgrade."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    config = BoundedConfig(app, http=BoundedHttp, ws=DrainingSocket, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    timers, pipe = Timers(), Pipe()
+    socket_ = DrainingSocket(config, ServerState(), {}, timers)  # type: ignore[arg-type]
+    config.connections.enter("")
+    socket_.connection_made(pipe)
+    socket_.pause_writing()
+    return socket_, pipe, timers
+
+
+def test_a_socket_of_which_nothing_is_taken_is_cut_off(upgraded: tuple[DrainingSocket, Pipe, Timers]) -> None:
+    _, pipe, timers = upgraded
+    pipe.left -= 1
+    timers.fire()
+    assert not pipe.aborted
+    timers.fire()
+    assert pipe.aborted
+
+
+def test_a_socket_that_goes_on_reading_or_leaves_is_not_timed(upgraded: tuple[DrainingSocket, Pipe, Timers]) -> None:
+    socket_, pipe, timers = upgraded
+    socket_.resume_writing()
+    assert not timers.running
+    socket_.pause_writing()
+    socket_.connection_lost(None)
+    assert (timers.running, pipe.aborted) == ([], False)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_a_socket_is_sent_and_nobody_reads_ends(loop: Any) -> None:
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        with suppress(Exception):  # what is sent to somebody who was cut off
+            for _ in range(LARGE // 2**16):
+                await send({"type": "websocket.send", "bytes": b"x" * 2**16})
+        told.append((await receive())["type"])
+
+    async def scenario() -> None:
+        config = BoundedConfig(app, http=BoundedHttp, ws=DrainingSocket, lifespan="off", log_config=None, access_log=False)
+        config.bounds = Bounds(untaken_s=0.05)
+        config.load()
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(lambda: BoundedHttp(config, state, {}), "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.sendall(UPGRADE)
+            async with asyncio.timeout(10):
+                while not told or state.connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+    assert told == ["websocket.disconnect"]

@@ -15,6 +15,7 @@ from django.core.exceptions import ValidationError
 from core.errors import ProviderNonsense, ProviderRejectedOurKey
 from models_registry.models import LLMModel
 from providers import connection, services
+from providers.adapters import registry
 from providers.models import Provider
 from providers.report import CHAT_CHECKS, EMBEDDING_CHECKS, ConnectionReport
 from tests.services.vendor import MODELS, Vendor, chat, said, streamed, vendor
@@ -374,7 +375,8 @@ def test_a_needed_key_that_is_missing_is_said_before_any_call() -> None:
     assert results(report) == {"key": "fail"}
 
 
-def test_an_adapter_that_cannot_be_imported_is_said() -> None:
+def test_an_adapter_that_cannot_be_imported_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_custom_allowed", {"no.such.module:Adapter"})
     options = {"adapter": "no.such.module:Adapter"}
     provider = services.create_provider(name="p", provider_type="custom", base_url="https://vendor.example", options=options)
     report = services.test_connection(provider)

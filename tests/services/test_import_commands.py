@@ -186,10 +186,15 @@ def test_the_catalogue_prices_what_has_none(models: dict[str, LLMModel]) -> None
     assert "prices of 20" in said
     assert lines(said)["five"][:8] == ["vendor", "five", "new", "USD", "1.25", "0.125", "1.25", "10.0"]
     assert lines(said)["echo"][2] == "unknown"
-    assert "gpt-4o" not in lines(said)
+    assert lines(said)["gpt-4o"][2:4] == ["differs", "USD"]
+    assert "now 9.0 / 9.0 EUR" in said
+    assert "1 differ from the catalogue" in said
     assert Price.objects.filter(model=models["gpt-5"]).get().source.startswith("model-prices")
     assert models["gpt-4o"].prices.get().currency == "EUR"
-    assert run("import_prices", "--provider", "vendor").endswith("There is nothing to do.\n")
+    assert set(lines(run("import_prices", "--provider", "vendor"))) == {"gpt-4o"}
+    assert lines(run("import_prices", "--provider", "vendor", "--replace"))["gpt-4o"][2] == "changed"
+    assert models["gpt-4o"].prices.get(valid_to=None).currency == "USD"
+    assert run("import_prices", "--provider", "vendor", "--replace").endswith("There is nothing to do.\n")
 
 
 def test_a_dry_run_prices_nothing(models: dict[str, LLMModel]) -> None:
@@ -230,7 +235,25 @@ def test_a_csv_file_is_taken(models: dict[str, LLMModel], tmp_path: Path) -> Non
     assert Price.objects.get(model=models["echo-1"]).currency == "EUR"
 
 
-def test_one_bad_line_keeps_no_other_from_being_taken_and_fails_the_command(models: dict[str, LLMModel], tmp_path: Path) -> None:
+def test_tiers_of_size_come_with_the_catalogues_price() -> None:
+    google = create_provider(name="vendor", provider_type="gemini")
+    model = LLMModel.objects.create(provider=google, model_id="gemini-2.5-pro", alias="gemini")
+    assert "from 200001 tokens of input" in run("import_prices")
+    found = model.prices.order_by("min_input_tokens").values_list("min_input_tokens", "input_micros", "output_micros")
+    assert list(found) == [(0, 1_250_000, 10_000_000), (200_001, 2_500_000, 15_000_000)]
+
+
+def test_a_file_may_speak_of_tiers(models: dict[str, LLMModel], tmp_path: Path) -> None:
+    text = "model,currency,input,output,service_tier,min_input_tokens\nfive,USD,1,2,,\nfive,USD,3,4,priority,\nfive,USD,5,6,,200001\n"
+    path = written(tmp_path, text, "prices.csv")
+    run("import_prices", "--from", path)
+    found = models["gpt-5"].prices.order_by("input_micros").values_list("service_tier", "min_input_tokens", "input_micros")
+    assert list(found) == [("", 0, 1_000_000), ("priority", 0, 3_000_000), ("", 200_001, 5_000_000)]
+    run("import_prices", "--from", path)
+    assert models["gpt-5"].prices.count() == 3
+
+
+def test_one_bad_entry_keeps_all_from_being_taken_and_fails_the_command(models: dict[str, LLMModel], tmp_path: Path) -> None:
     create_provider(name="second", provider_type="openai")
     LLMModel.objects.create(provider=Provider.objects.get(name="second"), model_id="gpt-5", alias="gpt-5")
     bad: list[Any] = [
@@ -241,10 +264,12 @@ def test_one_bad_line_keeps_no_other_from_being_taken_and_fails_the_command(mode
         {**ENTRY, "model": "five", "currency": "dollars"},
         {**ENTRY, "model": "five", "inputs": "1"},
         {**ENTRY, "valid_from": "2025-01-01T00:00:00Z"},
+        {**ENTRY, "model": "five", "service_tier": "fast"},
+        {**ENTRY, "model": "five", "min_input_tokens": "-1"},
         "gpt-5",
     ]
     out = io.StringIO()
-    with pytest.raises(CommandError, match="8 of 9 could not be taken"):
+    with pytest.raises(CommandError, match=r"10 of 11 could not be taken.*nothing was changed"):
         call_command("import_prices", "--from", written(tmp_path, [*bad, {**ENTRY, "model": "echo"}], "prices.json"), stdout=out)
     said = out.getvalue()
     for reason in (
@@ -256,9 +281,12 @@ def test_one_bad_line_keeps_no_other_from_being_taken_and_fails_the_command(mode
         "inputs",
         "latest price begins",
         "object",
+        "entry 3: per_million.input",
+        "entry 8: service_tier",
+        "entry 9: min_input_tokens",
     ):
         assert reason in said
-    assert set(Price.objects.values_list("model__alias", "currency")) == {("gpt-4o", "EUR"), ("echo", "USD")}
+    assert set(Price.objects.values_list("model__alias", "currency")) == {("gpt-4o", "EUR")}
 
 
 @pytest.mark.parametrize("content", ["{nonsense", {"model": "gpt-4o"}])

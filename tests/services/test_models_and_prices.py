@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.apps import apps
 from django.core.exceptions import ValidationError
+from django.db import IntegrityError
 from django.db.models import FloatField
 from django.utils import timezone
 
@@ -170,6 +172,14 @@ def test_a_price_is_the_vendors_own_for_exactly_this_model(
     assert (entry.per_million or {}).get("input") == input_price if entry else input_price is None
 
 
+def test_a_proposed_price_brings_its_tiers_of_size(listed: list[str]) -> None:
+    google = create_provider(name="google", provider_type="gemini")
+    listed.append("gemini-2.5-pro")
+    services.sync_models(google, apply=True, accept=True)
+    found = Price.objects.order_by("min_input_tokens").values_list("min_input_tokens", "input_micros")
+    assert list(found) == [(0, 1_250_000), (200_001, 2_500_000)]
+
+
 def test_a_price_that_changes_with_the_hour_is_proposed_at_its_dearest() -> None:
     entry = catalogue.entry_of(Provider(provider_type="deepseek"), "deepseek-chat")
     assert entry is not None
@@ -263,10 +273,103 @@ def test_input_and_output_are_needed(model: LLMModel, missing: str) -> None:
     assert list(refused.value.error_dict) == [f"per_million.{missing}"]
 
 
-def test_a_currency_is_three_capitals(model: LLMModel) -> None:
+@pytest.mark.parametrize("currency", ["usd", "ABC", "", "DOLLARS"])
+def test_an_unknown_currency_is_refused(model: LLMModel, currency: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        services.set_price(model, currency="usd", per_million={"input": "1", "output": "1"})
+        services.set_price(model, currency=currency, per_million={"input": "1", "output": "1"})
     assert list(refused.value.error_dict) == ["currency"]
+
+
+# Tiers --------------------------------------------------------------------------------------------------------------
+
+
+def tier(model: LLMModel, start: datetime, service_tier: str = "", size: int = 0) -> Price:
+    return services.set_price(
+        model,
+        currency="USD",
+        per_million={"input": "1", "output": "1"},
+        valid_from=start,
+        service_tier=service_tier,
+        min_input_tokens=size,
+    )
+
+
+def test_each_tier_has_a_history_of_its_own(model: LLMModel) -> None:
+    first, flex, long = price(model), tier(model, T0, "flex"), tier(model, T0, "", 200_001)
+    later = tier(model, T0 + timedelta(days=1), "flex")
+    for row in (first, flex, long):
+        row.refresh_from_db()
+    assert (first.valid_to, flex.valid_to, long.valid_to) == (None, later.valid_from, None)
+    with pytest.raises(ValidationError, match="latest price begins"):
+        tier(model, T0, "flex")
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        ({"service_tier": "fast"}, "service_tier"),
+        ({"min_input_tokens": -1}, "min_input_tokens"),
+        ({"min_input_tokens": "200001"}, "min_input_tokens"),
+        ({"min_input_tokens": 10**10}, "min_input_tokens"),
+    ],
+)
+def test_a_bad_tier_is_named(model: LLMModel, fields: dict[str, Any], at: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        services.set_price(model, currency="USD", per_million={"input": "1", "output": "1"}, **fields)
+    assert list(refused.value.error_dict) == [at]
+    assert not Price.objects.exists()
+
+
+def test_a_price_is_never_edited(model: LLMModel) -> None:
+    row = price(model)
+    row.input_micros = 1
+    with pytest.raises(ValidationError, match="never edited"):
+        row.save()
+    with pytest.raises(ValidationError, match="never edited"):
+        row.save(update_fields=["input_micros", "valid_to"])
+    assert Price.objects.get().input_micros == 2_500_000
+
+
+def test_a_row_that_overlaps_another_is_refused_however_it_is_made(model: LLMModel) -> None:
+    price(model)
+    amounts = services.price_columns({"input": "1", "output": "1"})
+    inside = Price(model=model, valid_from=T0 + timedelta(days=1), valid_to=T0 + timedelta(days=2), **amounts)
+    with pytest.raises(ValidationError) as refused:
+        inside.full_clean()
+    assert list(refused.value.error_dict) == ["valid_from"]
+    Price(model=model, valid_from=T0 - timedelta(days=1), valid_to=T0, **amounts).full_clean()
+    with pytest.raises(IntegrityError):
+        Price.objects.create(model=model, valid_from=T0 + timedelta(days=1), **amounts)
+
+
+# Exchange rates -----------------------------------------------------------------------------------------------------
+
+
+def test_a_rate_is_kept_exactly_and_never_edited() -> None:
+    row = services.set_exchange_rate(base="CNY", quote="USD", rate=Decimal("0.1404000001"), valid_from=T0)
+    row.refresh_from_db()
+    assert (row.rate_e10, row.rate) == (1_404_000_001, "0.1404000001")
+    with pytest.raises(ValidationError, match="never edited"):
+        row.save()
+    row.full_clean()
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        ({"base": "XYZ"}, "base"),
+        ({"quote": "EUR"}, "quote"),
+        ({"rate": 1.1}, "rate"),
+        ({"rate": "0"}, "rate"),
+        ({"rate": "1000001"}, "rate"),
+        ({"base": "CNY", "valid_from": T0}, "valid_from"),
+    ],
+)
+def test_a_bad_rate_is_named(fields: dict[str, Any], at: str) -> None:
+    services.set_exchange_rate(base="CNY", quote="USD", rate="0.14", valid_from=T0)
+    with pytest.raises(ValidationError) as refused:
+        services.set_exchange_rate(**{"base": "EUR", "quote": "USD", "rate": "1.1", "valid_from": T0, **fields})
+    assert list(refused.value.error_dict) == [at]
 
 
 def test_no_money_column_is_a_float() -> None:
@@ -278,5 +381,9 @@ def test_no_money_column_is_a_float() -> None:
         for field in row._meta.get_fields()
         if isinstance(field, FloatField)
     }
-    assert not {name for name in floats if any(word in name for word in ("cost", "price", "micros", "budget", "amount", "Price"))}
+    assert not {
+        name
+        for name in floats
+        if any(word in name for word in ("cost", "price", "micros", "budget", "amount", "Price", "rate_e10", "charge", "Exchange"))
+    }
     assert {name for name in floats if not name.startswith("providers.Provider.")} == set()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.exceptions import ValidationError
 
 from core.errors import ConfigurationError
@@ -238,6 +242,26 @@ def test_spec_has_the_active_keys_and_every_number() -> None:
     timeouts = spec.timeouts
     assert (timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s, timeouts.total_s) == (1.0, 2.0, 3.0, 4.0)
     assert KEY not in repr(spec)
+
+
+def a_certificate() -> tuple[str, str]:
+    """(certificate, its private key), PEM."""
+    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1)).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return made.public_bytes(pem).decode(), private.decode()
+
+
+def test_authorities_of_ones_own_are_certificates_and_nothing_else() -> None:
+    certificate, private = a_certificate()
+    provider = openai(ca_certificates=certificate * 2)
+    assert services.spec_of(provider, []).ca_certificates == certificate * 2
+    for wrong, said in ((private, "private key"), (certificate + private, "private key"), ("none", "BEGIN CERTIFICATE"), ("é", "BEGIN")):
+        with pytest.raises(ValidationError, match=said) as refused:
+            services.update_provider(provider, {"ca_certificates": wrong})
+        assert set(refused.value.message_dict) == {"ca_certificates"}
+    assert services.spec_of(services.update_provider(provider, {"ca_certificates": ""}), []).ca_certificates == ""
 
 
 def test_an_unknown_type_in_a_row_is_a_configuration_error() -> None:

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand
 
 from llmcontrol import server
 from llmcontrol.bootstrap import port_number, worker_count
+from providers.vault import key_ring
 
 
 class Command(BaseCommand):
@@ -23,6 +24,7 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=worker_count, default=1, help="server processes (default 1)")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        key_ring()  # what is wrong with it is said now, and not of each vendor
         port = settings.LLM_PORT if options["port"] is None else options["port"]
         sock = server.bind(options["host"], port)
         self.stderr.write(f"llmcontrol serves at {server.url_of(sock)} (Ctrl-C stops it)")

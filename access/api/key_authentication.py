@@ -1,0 +1,71 @@
+"""`Authorization: Bearer <API key>` on the control plane's few routes that programs use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from access.models import ApiKey
+from access.services import digest_of
+
+_SCHEME = b"bearer"
+_MAX_CHARACTERS = 200
+
+
+class Program:
+    """Stands for a person in views: what it may do are its key's scopes."""
+
+    is_authenticated = is_active = True
+    is_anonymous = is_staff = is_superuser = False
+    pk = None
+
+    def __init__(self, key: ApiKey) -> None:
+        self.key = key
+
+    def has_perms(self, permissions: Iterable[str], obj: Any = None) -> bool:
+        """A scope opens the app of its name, for the views that take keys at all."""
+        return all(permission.partition(".")[0] in self.key.scopes for permission in permissions)
+
+    def has_perm(self, permission: str, obj: Any = None) -> bool:
+        return self.has_perms([permission])
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """Only where a view names it: what a key may do elsewhere is the data plane's business."""
+
+    def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
+        scheme, _, credential = get_authorization_header(request).partition(b" ")
+        if scheme.lower() != _SCHEME:
+            return None
+        return self._checked(credential.strip())
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="llmcontrol"'
+
+    def _checked(self, credential: bytes) -> tuple[Any, ApiKey]:
+        key = None
+        if 0 < len(credential) <= _MAX_CHARACTERS and credential.isascii():
+            rows = ApiKey.objects.select_related("team").filter(revoked_at=None, team__is_active=True)
+            key = rows.filter(digest=digest_of(credential.decode())).first()
+        if key is None or (key.expires_at is not None and key.expires_at <= timezone.now()):
+            raise AuthenticationFailed("The API key is unknown, expired or revoked.")
+        return Program(key), key
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):
+    """How the schema describes it."""
+
+    target_class = ApiKeyAuthentication
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer"}

@@ -1,0 +1,124 @@
+"""Budgets in the admin: what may be used, and what is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from access.budget_rules import limit_of, scope_of
+from access.budgets import standing_of, written
+from access.models import Budget
+from monitoring.admin import Ledger
+from monitoring.models import BudgetEntry
+
+_FIXED = ("team", "key", "provider", "user", "kind", "currency", "period")
+
+
+class BudgetForm(forms.ModelForm):
+    limit = forms.CharField(
+        widget=UnfoldAdminTextInputWidget,
+        max_length=40,
+        help_text="Money as a decimal amount, e.g. 250.00; tokens and requests as whole numbers.",
+    )
+
+    class Meta:
+        model = Budget
+        fields = ("team", "key", "provider", "user", "kind", "currency", "limit", "period", "hard")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding:
+            self.initial["limit"] = written(self.instance, self.instance.limit)
+
+    def clean_limit(self) -> int:
+        kind = self.cleaned_data.get("kind") or self.instance.kind
+        try:
+            return limit_of(kind, self.cleaned_data["limit"])
+        except ValueError as refused:
+            raise forms.ValidationError(str(refused)) from None
+
+
+class BudgetAdmin(ModelAdmin):
+    form = BudgetForm
+    list_display = ("what", "shown_limit", "used", "reserved", "left", "alerted", "renews", "hard")
+    list_filter = ("kind", "period", "hard", "team")
+    list_select_related = ("team", "key", "provider")
+    search_fields = ("team__name", "key__name", "provider__name", "user")
+    fieldsets = (
+        ("Whose it is: choose one", {"fields": (("team", "key"), ("provider", "user"))}),
+        ("What it allows", {"fields": (("kind", "currency"), "limit", "period", "hard")}),
+    )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        now = (("Now", {"fields": (("used", "reserved", "left"), ("alerted", "renews"))}),) if obj else ()
+        return (*now, *self.fieldsets)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("used", "reserved", "left", "alerted", "renews", *_FIXED) if obj else ()
+
+    @display(description="Budget")
+    def what(self, row: Budget) -> str:
+        scope, _, name = scope_of(row)
+        return f"{scope} {name}: {row.get_kind_display().lower()}"
+
+    @display(description="Limit")
+    def shown_limit(self, row: Budget) -> str:
+        return f"{self._shown(row, row.limit)} a {row.period}" if row.period != "total" else self._shown(row, row.limit)
+
+    @display(description="Used")
+    def used(self, row: Budget) -> str:
+        return self._shown(row, standing_of(row).used)
+
+    @display(description="Reserved")
+    def reserved(self, row: Budget) -> str:
+        return self._shown(row, standing_of(row).reserved)
+
+    @display(description="Left")
+    def left(self, row: Budget) -> str:
+        return self._shown(row, standing_of(row).left)
+
+    @display(description="Alert", label={"50 %": "info", "80 %": "warning", "100 %": "danger"})
+    def alerted(self, row: Budget) -> str:
+        percent = standing_of(row).alerted_percent
+        return f"{percent} %" if percent else "none"
+
+    @display(description="Renews")
+    def renews(self, row: Budget) -> str:
+        ends_at = standing_of(row).ends_at
+        return f"{ends_at:%Y-%m-%d %H:%M} UTC" if ends_at else "never"
+
+    @staticmethod
+    def _shown(row: Budget, value: int) -> str:
+        return f"{written(row, value)} {row.currency}".strip()
+
+
+class BudgetEntryAdmin(Ledger):
+    """Amounts are in the budget's unit: of money millionths."""
+
+    list_display = ("when", "short_id", "attempt", "budget", "reserved", "amount", "outcome", "note")
+    list_display_links = ("when", "short_id")
+    list_filter = ("state",)
+    search_help_text = "A whole request id, or the id of a budget"
+    fields = (("when", "budget"), ("request_id", "attempt"), ("reserved", "amount"), ("state", "note"))
+    readonly_fields = ("when", "budget")
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return ("request_id__exact", "budget_id__exact")
+
+    @display(description="Budget")
+    def budget(self, row: BudgetEntry) -> str:
+        found = Budget.objects.select_related("team", "key", "provider").filter(pk=row.budget_id).first()
+        return str(found) if found else f"deleted ({row.budget_id})"
+
+    @display(
+        description="State",
+        ordering="state",
+        label={"Settled": "success", "Released": "info", "Expired": "warning", "Correction": "warning"},
+    )
+    def outcome(self, row: BudgetEntry) -> str:
+        return row.get_state_display()

@@ -1,0 +1,120 @@
+"""Who is in a team, and what is open to whom, in the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from access import services
+from access.models import Grant, TeamMember
+from monitoring.pages import RefusableForm, SavesThroughService
+
+
+class PersonField(forms.CharField):
+    """A person by user name: a list to choose from would show a team's manager everybody there is."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(label="User name", max_length=150, widget=UnfoldAdminTextInputWidget, **kwargs)
+
+    def clean(self, value: Any) -> Any:
+        name = super().clean(value)
+        if not name:
+            return None
+        person = get_user_model().objects.filter(username=name).first()
+        if person is None:
+            raise forms.ValidationError("There is no user of this name; an administrator adds people under Users.")
+        return person
+
+    def prepare_value(self, value: Any) -> Any:
+        found = get_user_model().objects.filter(pk=value).first() if isinstance(value, int) else None
+        return found.get_username() if found else value
+
+
+class MemberForm(RefusableForm, forms.ModelForm):
+    user = PersonField(help_text="Of somebody who has a user already.")
+
+    class Meta:
+        model = TeamMember
+        fields = ("team", "user", "role")
+
+
+class MemberAdmin(SavesThroughService, ModelAdmin):
+    form = MemberForm
+    list_display = ("person", "team", "may", "since")
+    list_filter = ("team", "role")
+    list_select_related = ("team", "user")
+    search_fields = ("user__username", "user__email", "team__name")
+    fields = (("team", "user"), "role")
+    actions = None
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("team", "user") if obj else ()
+
+    @display(description="Person", ordering="user__username")
+    def person(self, row: TeamMember) -> str:
+        return row.user.get_username()
+
+    @display(description="Role", ordering="role", label={"Manager": "success", "Member": "info", "Viewer": "warning"})
+    def may(self, row: TeamMember) -> str:
+        return row.get_role_display()
+
+    @display(description="Since", ordering="created_at")
+    def since(self, row: TeamMember) -> str:
+        return f"{row.created_at:%Y-%m-%d}"
+
+    def save_model(self, request: HttpRequest, obj: TeamMember, form: MemberForm, change: bool) -> None:
+        services.save_member(obj, request.user)
+
+
+class GrantForm(RefusableForm, forms.ModelForm):
+    user = PersonField(required=False, help_text="Instead of a team: one person, who then sees it.")
+
+    class Meta:
+        model = Grant
+        fields = ("team", "user", "provider", "model", "route")
+
+
+class GrantAdmin(SavesThroughService, ModelAdmin):
+    """Given and taken away, never changed."""
+
+    form = GrantForm
+    list_display = ("what", "kind", "whose", "by", "since")
+    list_filter = ("team", "provider")
+    list_select_related = ("team", "user", "provider", "model", "route", "created_by")
+    search_fields = ("team__name", "user__username", "provider__name", "model__alias", "route__alias")
+    fieldsets = (
+        ("For whom: choose one", {"fields": (("team", "user"),)}),
+        ("What: choose one whose visibility is “those with a grant”", {"fields": ("provider", "model", "route")}),
+    )
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @display(description="Open")
+    def what(self, row: Grant) -> str:
+        return str(row.opened)
+
+    @display(description="Kind", label={"provider": "info", "model": "success", "route": "warning"})
+    def kind(self, row: Grant) -> str:
+        return next((name for name in Grant.OBJECTS if getattr(row, f"{name}_id") is not None), "nothing")
+
+    @display(description="For")
+    def whose(self, row: Grant) -> str:
+        return f"team {row.team}" if row.team_id else f"person {row.user}"
+
+    @display(description="Given by")
+    def by(self, row: Grant) -> str:
+        return str(row.created_by or "–")
+
+    @display(description="Since", ordering="created_at")
+    def since(self, row: Grant) -> str:
+        return f"{row.created_at:%Y-%m-%d}"
+
+    def save_model(self, request: HttpRequest, obj: Grant, form: GrantForm, change: bool) -> None:
+        services.save_grant(obj, request.user)

@@ -1,0 +1,95 @@
+"""One attempt at one task: through the gateway, and into the shape that its kind promises."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from core.config import CallerSpec
+from core.errors import GatewayError, InvalidRequest, NotAuthenticated, ProviderNonsense, ServerBusy
+from gateway.client import Llm, Reply, alias_of
+from gateway.doors.http import Gateway
+from gateway.functions import shaped
+from gateway.router import View, default_alias, open_targets
+from tasks.kinds import KINDS, Answer, Kind
+from tasks.models import Task
+from tasks.queue import Ending
+from tasks.states import Status
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
+_PERSON_SCOPES = frozenset({"chat"})
+
+
+class Runner:
+    """What every attempt needs; one per process."""
+
+    def __init__(self, gateway: Gateway, wall: Callable[[], float], rng: random.Random) -> None:
+        self._gateway = gateway
+        self._wall = wall
+        self._rng = rng
+
+    async def run(self, task: Task) -> Ending:
+        """Never raises but for cancellation: what went wrong is how the attempt ended."""
+        request_id = ""
+        try:
+            kind = KINDS[task.kind]
+            view = self._gateway.live().manager.view
+            llm = Llm(self._gateway, lambda view: caller_of(view, task), _alias(view, caller_of(view, task), task), task_type=task.kind)
+            reply, result = await self._answer(llm, kind, task)
+            request_id = reply.request_id
+            return Ending(Status.COMPLETED, result=result, request_id=request_id)
+        except GatewayError as error:
+            return self._failed(task, error)
+        except Exception as exc:
+            return self._failed(task, GatewayError(f"The task failed in the gateway itself: {type(exc).__name__}.", detail=repr(exc)))
+
+    async def _answer(self, llm: Llm, kind: Kind, task: Task) -> tuple[Reply, dict[str, Any]]:
+        messages = kind.messages(task.prompt, task.data)
+        if kind.result is Answer:
+            reply = await llm.chat(messages, timeout=task.timeout_s, **task.options)
+            return reply, {"text": reply.text}
+        options = {**kind.wishes(), **task.options, "timeout": task.timeout_s}
+        try:
+            reply, result = await shaped(llm, messages, msgspec.json.Decoder(kind.result), kind.name, options)
+        except InvalidRequest as refused:
+            if "response_format" not in (refused.param or ""):
+                raise
+            # A vendor without such a wish gets the schema in its instructions alone.
+            del options["response_format"]
+            reply, result = await shaped(llm, messages, msgspec.json.Decoder(kind.result), kind.name, options)
+        return reply, msgspec.to_builtins(result)
+
+    def _failed(self, task: Task, error: GatewayError) -> Ending:
+        again_at = None
+        lasting = not (error.retryable or isinstance(error, ServerBusy | ProviderNonsense) or error.http_status == 429)
+        if not lasting and task.attempts < task.max_attempts:
+            wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (task.attempts - 1))
+            again_at = self._wall() + max(error.retry_after_s or 0.0, wait_s * self._rng.uniform(0.5, 1))
+        code = error.code or ("invalid_request" if error.http_status == 400 else "server_error")
+        return Ending(Status.FAILED, error_code=code, error_message=error.message, request_id=error.request_id, again_at=again_at)
+
+
+def caller_of(view: View, task: Task) -> CallerSpec:
+    """Whose limits count. Raises NotAuthenticated where the key is gone, revoked or expired by now."""
+    if task.key_id is None and task.user_id is None:
+        raise NotAuthenticated("The API key that submitted this task no longer exists.")
+    if task.key_id is None:
+        return CallerSpec(f"user-{task.user_id}", "person", "", "", "", _PERSON_SCOPES)
+    key_id = str(task.key_id)
+    for caller in view.snapshot.callers.values():
+        if caller.key_id == key_id:
+            # The scope that let the task in is the one that counts.
+            return msgspec.structs.replace(caller, scopes=caller.scopes | {"chat"}) if "tasks" in caller.scopes else caller
+    raise NotAuthenticated("The API key that submitted this task was revoked or has expired.")
+
+
+def _alias(view: View, caller: CallerSpec, task: Task) -> str:
+    """What was asked for; else the route or model that has the name of the task's type; else the caller's default chat model."""
+    if task.model:
+        return alias_of(view, caller, task.model)
+    if caller.may_name(task.kind) and open_targets(view, caller, task.kind):
+        return task.kind
+    return default_alias(view, caller)

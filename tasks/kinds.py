@@ -1,0 +1,224 @@
+"""What kinds of tasks there are: the data each takes, the instructions its model gets, and the shape of its result.
+
+A result is always a JSON object. `msgspec` checks both sides, so that what a task returns has the documented fields or the
+task has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from core.errors import InvalidRequest
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200_000)]
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class _Data(msgspec.Struct, forbid_unknown_fields=True):
+    """Base of what tasks take: a field that nobody reads is a mistake of the caller's, and is named."""
+
+
+class Nothing(_Data):
+    pass
+
+
+class SemanticAnalysisData(_Data):
+    text: _Text
+
+
+class SemanticAnalysis(msgspec.Struct):
+    sentiment: Literal["positive", "neutral", "negative"]
+    topics: list[str]
+    intent: str
+    summary: str
+
+
+class DataCleaningData(_Data):
+    records: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1, max_length=1000)]
+    rules: list[str] = []
+
+
+class DataCleaning(msgspec.Struct):
+    records: list[dict[str, Any]]
+    changes: list[str]
+
+
+class CategoryMatchData(_Data):
+    text: _Text
+    categories: Annotated[list[_Word], msgspec.Meta(min_length=1, max_length=500)]
+
+
+class CategoryMatch(msgspec.Struct):
+    category: str
+    confidence: _Share
+
+
+class SummaryData(_Data):
+    text: _Text
+    max_words: Annotated[int, msgspec.Meta(ge=5, le=5000)] = 100
+    language: str = ""
+
+
+class Summary(msgspec.Struct):
+    summary: str
+    key_points: list[str]
+
+
+class TranslationData(_Data):
+    text: _Text
+    target_language: _Word
+    source_language: str = ""
+
+
+class Translation(msgspec.Struct):
+    translation: str
+    source_language: str
+
+
+class FinancialAnalysisData(_Data):
+    text: _Text
+    question: str = ""
+
+
+class FinancialAnalysis(msgspec.Struct):
+    findings: list[str]
+    risks: list[str]
+    figures: dict[str, str]
+    summary: str
+
+
+class CodeGenerationData(_Data):
+    specification: _Text
+    language: _Word = "Python"
+
+
+class CodeGeneration(msgspec.Struct):
+    language: str
+    code: str
+    explanation: str
+
+
+class DataExtractionData(_Data):
+    text: _Text
+    fields: Annotated[list[_Word], msgspec.Meta(min_length=1, max_length=100)]
+
+
+class DataExtraction(msgspec.Struct):
+    """A field that the text does not tell is null."""
+
+    fields: dict[str, str | None]
+
+
+class Answer(msgspec.Struct):
+    """Of a custom task: its prompt is all there is, and so its answer is text."""
+
+    text: str
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """`needs_prompt`: the caller's prompt is the task itself; elsewhere it may add to the instructions."""
+
+    name: str
+    instructions: str
+    data: type[_Data]
+    result: type[msgspec.Struct]
+    needs_prompt: bool = False
+
+    def checked(self, prompt: str, data: Any) -> None:
+        """Raises InvalidRequest with the field in `param`."""
+        if self.needs_prompt and not prompt.strip():
+            raise InvalidRequest(f"A task of type {self.name!r} needs a prompt.", param="prompt")
+        try:
+            msgspec.convert(data, self.data)
+        except msgspec.ValidationError as exc:
+            raise InvalidRequest(f"data: {exc}.", param="data") from None
+
+    def messages(self, prompt: str, data: Mapping[str, Any]) -> list[dict[str, str]]:
+        """What the model is asked. The caller's data travels as one JSON value, apart from the instructions."""
+        if self.result is Answer:
+            return [{"role": "user", "content": prompt if not data else f"{prompt}\n\n{_json(data)}"}]
+        schema = msgspec.json.encode(msgspec.json.schema(self.result)).decode()
+        extra = f"\n\nThe caller adds: {prompt}" if prompt.strip() else ""
+        system = f"{self.instructions}{extra}\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
+        return [{"role": "system", "content": system}, {"role": "user", "content": _json(data)}]
+
+    def wishes(self) -> dict[str, Any]:
+        """Options of the chat call: vendors that can are held to the result's shape."""
+        if self.result is Answer:
+            return {}
+        schema = msgspec.json.schema_components([self.result])
+        (reference,), components = schema
+        name = str(reference["$ref"]).rsplit("/", 1)[-1]
+        strict = {"additionalProperties": False} if not _open_ended(self.result) else {}
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": self.name, "schema": {**components[name], **strict}}}}
+
+
+def _open_ended(result: type[msgspec.Struct]) -> bool:
+    return any(str(field.type).startswith("dict") for field in msgspec.structs.fields(result))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _kinds() -> dict[str, Kind]:
+    found = [
+        Kind(
+            "semantic_analysis",
+            "Say what it means: how its writer feels, what it is about, what its writer wants, and a summary of one sentence.",
+            SemanticAnalysisData,
+            SemanticAnalysis,
+        ),
+        Kind(
+            "data_cleaning",
+            "Clean the records: trim texts, write dates as YYYY-MM-DD, unify spellings, and follow the rules, if any. Keep every record, "
+            "its fields and their order; never make up a value. Say in `changes` what was changed.",
+            DataCleaningData,
+            DataCleaning,
+        ),
+        Kind(
+            "category_match",
+            "Choose the one category of the list that fits the text best, spelled as in the list, and say how sure you are from 0 to 1.",
+            CategoryMatchData,
+            CategoryMatch,
+        ),
+        Kind(
+            "text_summarization",
+            "Summarize the text in at most `max_words` words, in `language`, or else in the text's own, with its key points.",
+            SummaryData,
+            Summary,
+        ),
+        Kind(
+            "translation",
+            "Translate the text into `target_language`, completely and without comments. Name the language it was in.",
+            TranslationData,
+            Translation,
+        ),
+        Kind(
+            "financial_analysis",
+            "Analyse the financial text and answer the question, if there is one: findings, risks, and their figures, as written.",
+            FinancialAnalysisData,
+            FinancialAnalysis,
+        ),
+        Kind(
+            "code_generation",
+            "Write code in `language` that does what the specification says, complete and ready to run, and explain it in short.",
+            CodeGenerationData,
+            CodeGeneration,
+        ),
+        Kind(
+            "data_extraction",
+            "Find the value of each of `fields` in the text, as written there; null where the text does not say.",
+            DataExtractionData,
+            DataExtraction,
+        ),
+        Kind("custom", "", Nothing, Answer, needs_prompt=True),
+    ]
+    return {kind.name: kind for kind in found}
+
+
+KINDS = _kinds()

@@ -1,0 +1,140 @@
+"""The queue, as the database keeps it: claims, leases, endings. Every change of state is one conditional update.
+
+A worker that was thought dead and is not finds its fence outdated: what it brings is dropped, so that no task ends twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from django.db import connection, transaction
+from django.db.models import F, Q
+
+from tasks.models import Task, TaskEvent
+from tasks.states import Status
+
+NOT_RESUMED = "worker_lost"
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who may write to a task: the holder of its latest fence."""
+
+    task: Task
+    fence: int
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """What came of an attempt. `again_at` (wall seconds): it goes back into the queue."""
+
+    status: Status
+    result: Mapping[str, Any] | None = None
+    error_code: str = ""
+    error_message: str = ""
+    request_id: str = ""
+    again_at: float | None = None
+
+
+def moment(wall_s: float) -> datetime:
+    return datetime.fromtimestamp(wall_s, UTC)
+
+
+def claim(worker: str, most: int, now: float, lease_s: float, *, only: Iterable[str] | None = None) -> list[Claim]:
+    """Up to `most` tasks whose turn it is, now this worker's for `lease_s`. `only`: of these, by id."""
+    with transaction.atomic():
+        due = Task.objects.filter(status=Status.QUEUED, run_after__lte=now)
+        if only is not None:
+            due = due.filter(pk__in=list(only))
+        if connection.features.has_select_for_update_skip_locked:
+            due = due.select_for_update(skip_locked=True)
+        rows = list(due.order_by("rank")[:most])
+        for row in rows:
+            row.status, row.fence, row.attempts = Status.RUNNING, row.fence + 1, row.attempts + 1
+            row.worker, row.lease_until, row.started_at = worker, now + lease_s, moment(now)
+        Task.objects.bulk_update(rows, ["status", "fence", "attempts", "worker", "lease_until", "started_at"])
+        _note(rows, now)
+    return [Claim(row, row.fence) for row in rows]
+
+
+def renew(claims: Sequence[Claim], now: float, lease_s: float) -> list[Claim]:
+    """Those that are still this worker's; the others were cancelled, or given to another worker."""
+    held = set(Task.objects.filter(_ours(claims), status=Status.RUNNING).values_list("pk", "fence"))
+    ours = [each for each in claims if (each.task.pk, each.fence) in held]
+    if ours:
+        Task.objects.filter(_ours(ours), status=Status.RUNNING).update(lease_until=now + lease_s)
+    return ours
+
+
+def _ours(claims: Sequence[Claim]) -> Q:
+    condition = Q(pk__in=[])
+    for each in claims:
+        condition |= Q(pk=each.task.pk, fence=each.fence)
+    return condition
+
+
+def end(claimed: Claim, ending: Ending, now: float) -> bool:
+    """Writes what came of it. False: the task is no longer this worker's, and nothing was written."""
+    values: dict[str, Any] = {
+        "status": Status.QUEUED if ending.again_at is not None else ending.status,
+        "result": ending.result,
+        "error_code": ending.error_code,
+        "error_message": ending.error_message[:2000],
+        "request_id": ending.request_id,
+        "lease_until": 0,
+        "worker": "",
+    }
+    if ending.again_at is None:
+        values["finished_at"] = moment(now)
+    else:
+        values["run_after"] = ending.again_at
+    with transaction.atomic():
+        task = claimed.task
+        if not Task.objects.filter(pk=task.pk, fence=claimed.fence, status=Status.RUNNING).update(**values):
+            return False
+        task.status = values["status"]
+        _note([task], now, ending.error_message)
+    return True
+
+
+def cancel(task_id: Any, now: float) -> bool:
+    """Of a task that waits or runs; its worker notices at its next renewal. False: it has ended already."""
+    with transaction.atomic():
+        waiting = Task.objects.filter(pk=task_id, status__in=(Status.QUEUED, Status.RUNNING))
+        if not waiting.update(status=Status.CANCELLED, fence=F("fence") + 1, lease_until=0, worker="", finished_at=moment(now)):
+            return False
+        _note(list(Task.objects.filter(pk=task_id)), now)
+    return True
+
+
+def reap(now: float, most: int = 500) -> tuple[int, int]:
+    """(tasks put back whose lease has run out, tasks that nobody began in time). What was tried too often has failed."""
+    with transaction.atomic():
+        lost = list(_locked(Task.objects.filter(status=Status.RUNNING, lease_until__lt=now).order_by("rank"))[:most])
+        for row in lost:
+            spent = row.attempts >= row.max_attempts
+            row.status, row.fence, row.lease_until, row.worker = (Status.FAILED if spent else Status.QUEUED), row.fence + 1, 0, ""
+            if spent:
+                row.error_code, row.finished_at = NOT_RESUMED, moment(now)
+                row.error_message = f"Its worker was lost in each of {row.attempts} attempts."
+        fields = ["status", "fence", "lease_until", "worker", "error_code", "error_message", "finished_at"]
+        Task.objects.bulk_update(lost, fields)
+        late = list(_locked(Task.objects.filter(status=Status.QUEUED, deadline__lt=now))[:most])
+        for row in late:
+            row.status, row.error_code, row.finished_at = Status.EXPIRED, "deadline_passed", moment(now)
+            row.error_message = "Nobody could begin it before its deadline."
+        Task.objects.bulk_update(late, fields)
+        _note([*lost, *late], now)
+    return len(lost), len(late)
+
+
+def _locked(rows: Any) -> Any:
+    return rows.select_for_update(skip_locked=True) if connection.features.has_select_for_update_skip_locked else rows
+
+
+def _note(rows: Sequence[Task], now: float, note: str = "") -> None:
+    at = moment(now)
+    TaskEvent.objects.bulk_create(
+        TaskEvent(task=row, status=row.status, attempt=row.attempts, note=(note or row.error_message)[:500], at=at) for row in rows
+    )

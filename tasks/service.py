@@ -1,0 +1,224 @@
+"""Submitting and cancelling tasks: what REST, the shell and other code share."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from access.models import ApiKey
+from core.errors import CallerLimited, GatewayError, InvalidRequest
+from tasks import queue
+from tasks.kinds import KINDS
+from tasks.models import Task, TaskEvent
+from tasks.signals import submitted
+from tasks.states import PRIORITIES, Status
+
+MAX_BATCH = 1000
+_RECENT_S = 60.0
+
+
+class QueueFull(CallerLimited):
+    """As many tasks wait as LLM_MAX_QUEUE_SIZE allows."""
+
+    code = "queue_full"
+
+
+class TooLate(CallerLimited):
+    """What waits already takes longer than the caller's deadline."""
+
+    code = "deadline_unreachable"
+
+
+class KeyReused(GatewayError):
+    """The idempotency key came with another task before."""
+
+    http_status, code, type = 422, "idempotency_key_reused", "invalid_request_error"
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True):
+    """`timeout` and `deadline` in seconds: of one attempt, and until the task must have begun. None = the settings' defaults."""
+
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    deadline: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] | None = None
+    model: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+
+
+class Submission(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /api/v1/tasks."""
+
+    type: str
+    prompt: Annotated[str, msgspec.Meta(max_length=1_000_000)] = ""
+    data: dict[str, Any] = {}
+    priority: str = "normal"
+    config: Config = msgspec.field(default_factory=Config)
+    callback_url: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+    def check(self) -> None:
+        """Raises InvalidRequest with the field in `param`."""
+        if self.type not in KINDS:
+            raise InvalidRequest(f"Unknown task type {self.type[:60]!r}; there are {', '.join(KINDS)}.", param="type")
+        if self.priority not in PRIORITIES:
+            raise InvalidRequest(f"Unknown priority {self.priority[:60]!r}; use low, normal, high or urgent.", param="priority")
+        longest = settings.MAX_TASK_TIMEOUT_S
+        if self.config.timeout is not None and self.config.timeout > longest:
+            raise InvalidRequest(f"A task may take {longest:g} s at most.", param="config.timeout")
+        if self.callback_url:
+            raise InvalidRequest("callback_url is not offered yet: ask GET /api/v1/tasks/{id} for the result.", param="callback_url")
+        KINDS[self.type].checked(self.prompt, self.data)
+
+
+class Submitter(msgspec.Struct, frozen=True):
+    """On whose behalf: an API key, whose limits and budgets count, or a person."""
+
+    key: ApiKey | None = None
+    user: Any = None
+
+
+def read(body: Any, *, where: str = "") -> Submission:
+    """A submission of decoded JSON, checked. `where` is put before the field's name. Raises InvalidRequest."""
+    try:
+        found = msgspec.convert(body, Submission)
+        found.check()
+    except msgspec.ValidationError as exc:
+        sentence, _, path = str(exc).partition(" - at `$")
+        field = path.rstrip("`").lstrip(".") or _named(sentence)
+        raise InvalidRequest(f"{sentence}.", param=where + field or None) from None
+    except InvalidRequest as refused:
+        raise InvalidRequest(refused.message, param=f"{where}{refused.param}") from None
+    return found
+
+
+def _named(sentence: str) -> str:
+    """Of msgspec's "Object missing required field `type`" and the like, the field."""
+    return sentence.split("`")[1] if sentence.count("`") == 2 else ""
+
+
+def submit(
+    submissions: Sequence[Submission], by: Submitter, *, idempotency_key: str = "", clock: Callable[[], float] = time.time
+) -> list[Task]:
+    """All of them, or none. With an idempotency key that was used before, the task of then.
+
+    Raises QueueFull, TooLate, KeyReused.
+    """
+    fingerprint = _fingerprint(submissions) if idempotency_key else ""
+    if idempotency_key and (before := _before(by, idempotency_key, fingerprint)):
+        return before
+    now = clock()
+    rows = [_row(each, by, now) for each in submissions]
+    if len(rows) > 1:
+        batch = uuid.uuid4()
+        for row in rows:
+            row.batch = batch
+    rows[0].idempotency_key, rows[0].fingerprint = idempotency_key, fingerprint
+    try:
+        with transaction.atomic():
+            _require_room(rows, now)
+            Task.objects.bulk_create(rows)
+            at = queue.moment(now)
+            TaskEvent.objects.bulk_create(TaskEvent(task=row, status=Status.QUEUED, at=at) for row in rows)
+            transaction.on_commit(lambda: submitted.send_robust(Task, tasks=rows))
+    except IntegrityError:
+        # The same key came twice at once, and the other was first.
+        before = _before(by, idempotency_key, fingerprint)
+        if not before:
+            raise
+        return before
+    return rows
+
+
+def _row(asked: Submission, by: Submitter, now: float) -> Task:
+    config, priority = asked.config, PRIORITIES[asked.priority]
+    options = {"temperature": config.temperature, "max_tokens": config.max_tokens}
+    return Task(
+        kind=asked.type,
+        prompt=asked.prompt,
+        data=asked.data,
+        priority=priority,
+        model=config.model,
+        options={name: value for name, value in options.items() if value is not None},
+        timeout_s=config.timeout or settings.TASK_TIMEOUT_S,
+        max_attempts=config.max_attempts,
+        callback_url=asked.callback_url,
+        key=by.key,
+        user=by.user,
+        rank=now + priority * settings.TASK_AGING_S,
+        deadline=now + config.deadline if config.deadline else None,
+        created_at=queue.moment(now),
+    )
+
+
+def _fingerprint(submissions: Sequence[Submission]) -> str:
+    return hashlib.sha256(msgspec.json.encode(list(submissions), order="sorted")).hexdigest()
+
+
+def _before(by: Submitter, idempotency_key: str, fingerprint: str) -> list[Task]:
+    first = Task.objects.filter(key=by.key, user=by.user, idempotency_key=idempotency_key).first() if idempotency_key else None
+    if first is None:
+        return []
+    if first.fingerprint != fingerprint:
+        raise KeyReused("This Idempotency-Key came with another task before; use a new one for a new task.", param="Idempotency-Key")
+    return list(Task.objects.filter(batch=first.batch).order_by("rank", "created_at")) if first.batch else [first]
+
+
+def _require_room(rows: Sequence[Task], now: float) -> None:
+    """Counted in the transaction that fills it."""
+    waiting = Task.objects.filter(status=Status.QUEUED).count()
+    wait_s = _expected_wait_s(waiting, now)
+    if waiting + len(rows) > settings.MAX_QUEUE_SIZE:
+        raise QueueFull(
+            f"{waiting} tasks wait, and the queue takes {settings.MAX_QUEUE_SIZE} (LLM_MAX_QUEUE_SIZE); nothing of this was accepted.",
+            retry_after_s=max(1.0, wait_s or 1.0),
+        )
+    soonest = min((row.deadline for row in rows if row.deadline is not None), default=None)
+    if soonest is not None and wait_s is not None and now + wait_s > soonest:
+        raise TooLate(
+            f"A task begins in about {wait_s:.0f} s now, later than its deadline of {soonest - now:g} s.",
+            param="config.deadline",
+            retry_after_s=wait_s,
+        )
+
+
+def _expected_wait_s(waiting: int, now: float) -> float | None:
+    """By how many ended in the last minute; None = nothing is known."""
+    if not waiting:
+        return 0.0
+    ended = Task.objects.filter(finished_at__gte=queue.moment(now - _RECENT_S), status__in=(Status.COMPLETED, Status.FAILED)).count()
+    return waiting * _RECENT_S / ended if ended else None
+
+
+def found(by: Submitter, public_id: str) -> Task | None:
+    """A key's own task, or any for a person who may see them all: the caller has checked that."""
+    try:
+        pk = uuid.UUID(public_id.removeprefix("task_"))
+    except ValueError:
+        return None
+    rows = Task.objects.filter(pk=pk)
+    return (rows.filter(key=by.key) if by.key is not None else rows).first()
+
+
+def shown(task: Task) -> Mapping[str, Any]:
+    """A task as REST and sockets tell it."""
+    error = {"code": task.error_code, "message": task.error_message} if task.error_code else None
+    return {
+        "task_id": task.public_id,
+        "type": task.kind,
+        "status": task.status,
+        "priority": next(name for name, value in PRIORITIES.items() if value == task.priority),
+        "result": task.result,
+        "error": error,
+        "attempts": task.attempts,
+        "request_id": task.request_id or None,
+        "created_at": task.created_at,
+        "started_at": task.started_at,
+        "finished_at": task.finished_at,
+    }

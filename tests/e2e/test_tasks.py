@@ -1,0 +1,136 @@
+"""Queued work against a live server, and against one whose worker is killed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.e2e import wire
+from tests.e2e.control import Control, unique, until
+from tests.e2e.vendor import Vendor
+
+pytestmark = pytest.mark.process
+TASKS = "/api/v1/tasks"
+
+
+@pytest.fixture(scope="module")
+def key(control: Control) -> str:
+    made: str = control.new_key(scopes=["tasks"])["key"]
+    return made
+
+
+def call(control: Control, method: str, path: str, key: str, body: Any = None, **headers: str) -> wire.Answer:
+    return wire.call(control.base_url, method, path, body=body, headers={"Authorization": f"Bearer {key}", **headers})
+
+
+def submit(control: Control, key: str, **body: Any) -> str:
+    answer = call(control, "POST", TASKS, key, {"type": "custom", "prompt": "hi", **body})
+    assert answer.status == 202, answer.body
+    assert answer.json["status"] == "queued"
+    task_id: str = answer.json["task_id"]
+    assert task_id.startswith("task_")
+    return task_id
+
+
+def ended(control: Control, key: str, task_id: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        task: dict[str, Any] = call(control, "GET", f"{TASKS}/{task_id}", key).json
+        return task if task["status"] not in ("queued", "running") else None
+
+    return until(look, f"the end of {task_id}", timeout_s=20)
+
+
+def test_a_task_is_answered_and_accounted_for(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "ok@tokens=3")["alias"]
+    control.apply()
+    task = ended(control, key, submit(control, key, config={"model": alias}))
+    assert (task["status"], task["attempts"], task["error"]) == ("completed", 1, None)
+    assert task["result"]["text"]
+    assert control.request(task["request_id"])["status_code"] == 200
+    events = call(control, "GET", f"{TASKS}/{task['task_id']}/events", key).json
+    assert [event["status"] for event in events] == ["queued", "running", "completed"]
+    later = call(control, "GET", f"{TASKS}/{task['task_id']}/events?after={events[0]['seq']}", key).json
+    assert later == events[1:]
+
+
+def test_hundreds_wait_at_once_and_a_batch_is_answered_whole(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "ok@tokens=2,ttfb=0.5")["alias"]
+    control.apply()
+    body = {"tasks": [{"type": "custom", "prompt": f"hi {number}", "config": {"model": alias}} for number in range(100)]}
+    answer = call(control, "POST", f"{TASKS}/batch", key, body, **{"Idempotency-Key": unique("once")})
+    assert answer.status == 202
+    tasks = [ended(control, key, task["task_id"]) for task in answer.json["tasks"]]
+    assert [task["status"] for task in tasks] == ["completed"] * 100
+
+
+def test_a_failing_vendor_is_tried_again_and_then_told_of(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "fault-500")["alias"]
+    control.apply()
+    task = ended(control, key, submit(control, key, config={"model": alias, "max_attempts": 2}))
+    assert (task["status"], task["attempts"], task["result"]) == ("failed", 2, None)
+    assert task["error"]["code"] == "upstream_error"
+
+
+def test_a_running_task_is_cancelled_and_the_vendor_is_left(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "fault-stall")["alias"]
+    control.apply()
+    mark = unique("mark")
+    task_id = submit(control, key, prompt=mark, config={"model": alias})
+    until(lambda: vendor.calls(mark), "the vendor's call")
+    cancelled = call(control, "POST", f"{TASKS}/{task_id}/cancel", key)
+    assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
+    until(lambda: vendor.calls(mark)[0].get("gone_at") or vendor.calls(mark)[0].get("how") == "client_gone", "the end of the vendor's call")
+    again = call(control, "POST", f"{TASKS}/{task_id}/cancel", key)
+    assert (again.status, again.json["errors"][0]["code"]) == (409, "task_ended")
+
+
+def test_tasks_are_seen_by_their_key_alone(control: Control, key: str) -> None:
+    task_id = submit(control, key)
+    other = control.new_key(scopes=["tasks"])["key"]
+    for method, path in (("GET", f"{TASKS}/{task_id}"), ("POST", f"{TASKS}/{task_id}/cancel"), ("GET", f"{TASKS}/{task_id}/events")):
+        hidden = call(control, method, path, other)
+        unknown = call(control, method, path.replace(task_id, "task_00000000-0000-0000-0000-000000000000"), other)
+        assert (hidden.status, hidden.body) == (404, unknown.body), path
+    assert call(control, "GET", TASKS, other).json["results"] == []
+    chat_only = control.new_key(scopes=["chat"])["key"]
+    assert call(control, "POST", TASKS, chat_only, {"type": "custom", "prompt": "hi"}).status == 403
+    assert call(control, "POST", TASKS, "sk-llmc-wrong", {"type": "custom", "prompt": "hi"}).status == 401
+    assert control.call("GET", f"{TASKS}/{task_id}")["task_id"] == task_id
+
+
+@pytest.mark.parametrize(
+    ("body", "attr"),
+    [
+        ({"type": "poetry"}, "type"),
+        ({"type": "custom", "prompt": "x", "priority": "asap"}, "priority"),
+        ({"type": "translation", "data": {}}, "data"),
+        ([], "non_field_errors"),
+    ],
+)
+def test_bad_input_is_named(control: Control, key: str, body: Any, attr: str) -> None:
+    answer = call(control, "POST", TASKS, key, body)
+    assert (answer.status, answer.json["errors"][0]["attr"]) == (400, attr)
+
+
+def test_a_batch_of_too_many_is_refused(control: Control, key: str) -> None:
+    answer = call(control, "POST", f"{TASKS}/batch", key, {"tasks": [{"type": "custom", "prompt": "x"}] * 1001})
+    assert (answer.status, answer.json["errors"][0]["attr"]) == (400, "tasks")
+    one_bad = call(control, "POST", f"{TASKS}/batch", key, {"tasks": [{"type": "custom", "prompt": "x"}, {"type": "nonsense"}]})
+    assert (one_bad.status, one_bad.json["errors"][0]["attr"]) == (400, "tasks.1.type")
+
+
+def test_fifty_at_once_with_one_key_are_one_task(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "ok@tokens=3")["alias"]
+    control.apply()
+    mark, once = unique("mark"), unique("once")
+    body = {"type": "custom", "prompt": mark, "config": {"model": alias}}
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: call(control, "POST", TASKS, key, body, **{"Idempotency-Key": once}), range(50)))
+    assert {answer.status for answer in answers} == {202}
+    (task_id,) = {answer.json["task_id"] for answer in answers}
+    assert ended(control, key, task_id)["status"] == "completed"
+    assert len(vendor.calls(mark)) == 1
+    other = call(control, "POST", TASKS, key, {**body, "prompt": "else"}, **{"Idempotency-Key": once})
+    assert (other.status, other.json["errors"][0]["code"]) == (422, "idempotency_key_reused")

@@ -1,0 +1,83 @@
+"""What a route's chain may be, by its one judge."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.config import RouteSpec
+from models_registry import chains
+
+TYPES = {
+    "big": {"chat"},
+    "other": {"chat", "completion"},
+    "small": {"chat"},
+    "vectors": {"embedding"},
+    "rank": {"rerank"},
+    "both": {"chat", "embedding"},
+}
+MANY = tuple(f"m{number}" for number in range(chains.MAX_TARGETS + 1))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        RouteSpec("r", ("big",)),
+        RouteSpec("r", ("big", "other"), "small", "Later."),
+        RouteSpec("big", ("big",)),
+        RouteSpec("r", ("vectors",)),
+        RouteSpec("r", MANY[:-1]),
+        RouteSpec("r", ("big",), fixed_answer="x" * chains.MAX_FIXED_ANSWER_CHARACTERS),
+    ],
+)
+def test_chains_that_work(spec: RouteSpec) -> None:
+    assert chains.refusals(spec, {**TYPES, **{name: {"chat"} for name in MANY}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "words"),
+    [
+        (RouteSpec("r", ()), "targets", "at least one"),
+        (RouteSpec("r", (), fixed_answer="Later."), "targets", "at least one"),
+        (RouteSpec("r", ("big", "r")), "targets", "'r'. A route leads to models"),
+        (RouteSpec("r", ("",)), "targets", "No model has the alias"),
+        (RouteSpec("r", ("big", "small", "big")), "targets", "Named twice: 'big'"),
+        (RouteSpec("r", MANY), "targets", "at most 10"),
+        (RouteSpec("r", ("big", "vectors")), "targets", "one kind"),
+        (RouteSpec("r", ("both",)), "targets", "one kind"),
+        (RouteSpec("r", ("rank",)), "targets", "'rerank'"),
+        (RouteSpec("r", ("big",), "nowhere"), "degrade_to", "'nowhere'"),
+        (RouteSpec("r", ("big",), "r"), "degrade_to", "never to another route"),
+        (RouteSpec("r", ("big",), "big"), "degrade_to", "tried already"),
+        (RouteSpec("r", ("big",), "vectors"), "degrade_to", "not of their type"),
+        (RouteSpec("r", ("vectors",), "small"), "degrade_to", "not of their type"),
+        (RouteSpec("r", ("big",), "rank"), "degrade_to", "not of their type"),
+        (RouteSpec("r", ("big",), fixed_answer="x" * 4001), "fixed_answer", "at most 4,000"),
+        (RouteSpec("r", ("big",), fixed_answer=" \n"), "fixed_answer", "says something"),
+        (RouteSpec("r", ("vectors",), fixed_answer="Later."), "fixed_answer", "no embedding"),
+    ],
+)
+def test_chains_that_cannot_work_name_the_field(spec: RouteSpec, field: str, words: str) -> None:
+    found = chains.refusals(spec, TYPES)
+    assert set(found) == {field}
+    assert words in found[field]
+
+
+@pytest.mark.parametrize("targets", [None, "big", {"big": 1}, ["big", 7], [["big"]]])
+def test_targets_are_a_list_of_texts(targets: object) -> None:
+    with pytest.raises(ValueError, match="list of aliases"):
+        chains.spec_of("r", targets, "", "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (RouteSpec("r", ("big",)), "big"),
+        (RouteSpec("r", ("big",), "small"), "big; if it does not answer, the smaller small"),
+        (
+            RouteSpec("r", ("big", "other"), "small", "Later."),
+            "big, then other; if none of them answers, the smaller small; after that a fixed answer",
+        ),
+    ],
+)
+def test_a_chain_reads_in_plain_words(spec: RouteSpec, sentence: str) -> None:
+    assert chains.in_plain_words(spec) == sentence

@@ -1,0 +1,132 @@
+"""One attempt: what the model is asked, what of its answers is believed, and which failures come again."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.chat import Answer
+from core.conversation import Text
+from core.errors import InvalidRequest, NotAuthenticated, ProviderFault, ProviderRejectedOurKey
+from core.events import Ended, Result
+from gateway.doors.http import Gateway
+from monitoring.journal import RequestEnded
+from tasks import execution
+from tasks.execution import Runner
+from tasks.kinds import KINDS
+from tasks.models import Task
+from tasks.states import Status
+from tests.gateway.scripted import PEPPER, USAGE, Bench
+
+KEY_ID = "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0002"
+DATA: dict[str, dict[str, Any]] = {
+    "semantic_analysis": {"text": "x"},
+    "data_cleaning": {"records": [{"a": 1}]},
+    "category_match": {"text": "x", "categories": ["a"]},
+    "text_summarization": {"text": "x"},
+    "translation": {"text": "x", "target_language": "Chinese"},
+    "financial_analysis": {"text": "x"},
+    "code_generation": {"specification": "x"},
+    "data_extraction": {"text": "x", "fields": ["a"]},
+    "custom": {},
+}
+
+
+def task(kind: str = "custom", **fields: Any) -> Task:
+    values = {"prompt": "hi", "data": DATA[kind], "timeout_s": 5.0, "max_attempts": 3, "attempts": 1, "key_id": KEY_ID, "rank": 0.0}
+    return Task(kind=kind, **{**values, **fields})
+
+
+def says(text: str) -> Answer:
+    result = Result([Text(text)], Ended("stop"), model="vendor-a", usage=USAGE)
+    return Answer(body=msgspec.json.encode(result), usage=USAGE, finish_reason="stop", output_bytes=len(text))
+
+
+def bench_of(monkeypatch: pytest.MonkeyPatch, *steps: Any, **caller: Any) -> tuple[Bench, Runner]:
+    bench = Bench(monkeypatch, providers="a", key_id=KEY_ID, **{"scopes": frozenset({"tasks"}), **caller})
+    bench.scripts["a"] = list(steps)
+    gateway = Gateway(pepper=PEPPER, max_body_bytes=1000, body_timeout_s=1, pipeline=bench.pipeline)
+    return bench, Runner(gateway, lambda: 1000.0, random.Random(1))
+
+
+async def test_an_answer_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, runner = bench_of(monkeypatch, says("yes"))
+    ending = await runner.run(task())
+    (ended,) = bench.sink.of(RequestEnded)
+    assert (ending.status, ending.result, ending.request_id) == (Status.COMPLETED, {"text": "yes"}, ended.request_id)
+    assert (ended.key_id, ended.task_type) == (KEY_ID, "custom")
+    assert bench.settled_in_full()
+
+
+async def test_a_result_has_the_shape_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = '```json\n{"translation": "你好", "source_language": "English"}\n```'
+    _, runner = bench_of(monkeypatch, says("你好"), says(right))
+    ending = await runner.run(task("translation"))
+    assert (ending.status, ending.result) == (Status.COMPLETED, {"translation": "你好", "source_language": "English"})
+
+
+async def test_an_answer_that_never_fits_is_tried_again_and_then_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, runner = bench_of(monkeypatch, *[says("你好")] * 4)
+    ending = await runner.run(task("translation"))
+    assert ending.error_code == "upstream_invalid_response"
+    assert ending.again_at is not None
+    last = await runner.run(task("translation", attempts=3))
+    assert (last.status, last.again_at) == (Status.FAILED, None)
+    assert "translation" in last.error_message
+
+
+@pytest.mark.parametrize(
+    ("error", "again"), [(ProviderFault("down"), True), (InvalidRequest("bad"), False), (ProviderRejectedOurKey("no"), True)]
+)
+async def test_which_failures_come_again(monkeypatch: pytest.MonkeyPatch, error: Exception, again: bool) -> None:
+    _, runner = bench_of(monkeypatch, *[error] * 3)
+    runner._gateway.live().max_retries = 0
+    ending = await runner.run(task())
+    assert ending.status == Status.FAILED
+    assert (ending.again_at is not None) == again
+    if again:
+        assert 1000.5 <= (ending.again_at or 0) <= 1001
+
+
+async def test_a_key_that_is_gone_ends_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, runner = bench_of(monkeypatch)
+    for gone in (task(key_id="7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f9999"), task(key_id=None)):
+        ending = await runner.run(gone)
+        assert (ending.status, ending.error_code, ending.again_at) == (Status.FAILED, NotAuthenticated.code, None)
+
+
+async def test_the_route_of_a_kind_is_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, runner = bench_of(monkeypatch, says("1"), says("2"), says("3"))
+    models = {"m": (bench.model("a"),), "custom": (msgspec.structs.replace(bench.model("a"), alias="custom"),)}
+    bench.manager.apply(msgspec.structs.replace(bench.snapshot, version=8, models=models))
+    for asked in (task(), task(model="m"), task(model="a/vendor-a")):
+        await runner.run(asked)
+    assert [ended.alias for ended in bench.sink.of(RequestEnded)] == ["custom", "m", "custom"]
+
+
+async def test_what_goes_wrong_inside_ends_the_attempt_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, runner = bench_of(monkeypatch, says("1"))
+    monkeypatch.setattr(execution, "default_alias", lambda *_: 1 / 0)
+    ending = await runner.run(task())
+    assert (ending.status, ending.error_code) == (Status.FAILED, "server_error")
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_every_kind_can_be_asked(name: str) -> None:
+    kind = KINDS[name]
+    kind.checked("hi", DATA[name])
+    messages = kind.messages("Be brief.", DATA[name])
+    assert messages[-1]["role"] == "user"
+    assert any("Be brief." in message["content"] for message in messages)
+    if name != "custom":
+        schema = kind.wishes()["response_format"]["json_schema"]["schema"]
+        assert schema["required"]
+        assert next(iter(schema["properties"])) in messages[0]["content"]
+
+
+def test_every_kind_of_the_contract_is_there() -> None:
+    shipped = "semantic_analysis data_cleaning category_match text_summarization translation custom financial_analysis code_generation"
+    assert set(KINDS) == {*shipped.split(), "data_extraction"} == set(DATA)
