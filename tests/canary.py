@@ -1,7 +1,8 @@
 """Looks for planted secrets wherever they might have come to lie: plain, encoded, or a piece of twelve characters of one.
 
-A secret's forms are: as it is, base64 (standard and URL-safe, at all three alignments), hex in either case, URL-encoded, JSON-escaped. Of each
-form every window of `WINDOW` characters counts. What a person is shown of a secret, such as its last four characters, is shorter than that.
+A secret's forms are: as it is, base64 (standard and URL-safe, at all three alignments), hex in either case, URL-encoded,
+JSON-escaped. Of each form every window of `WINDOW` characters counts. What a person is shown of a secret, such as its last
+four characters, is shorter than that.
 """
 
 from __future__ import annotations
