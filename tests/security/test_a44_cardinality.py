@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from gateway.doors.http import GenerationDoor
 from gateway.doors.models import ModelsDoor
 from gateway.doors.probes import Unknown
-from llmcontrol.http_answer import _NAMES_KEPT, _begun_line
+from llmcontrol.http_answer import _FORMS_KEPT, _form
 from tests.gateway.scripted import ANSWER, Bench
 from tests.gateway.test_door import AUTH, Client
 
@@ -92,5 +92,5 @@ def test_the_control_planes_metrics_name_views_and_not_paths() -> None:
 
 def test_names_of_headers_are_kept_within_a_bound() -> None:
     for number in range(5000):
-        _begun_line(b"x-%d" % number)
-    assert _begun_line.cache_info().currsize <= _NAMES_KEPT
+        _form((b"x-%d" % number,))
+    assert _form.cache_info().currsize <= _FORMS_KEPT
