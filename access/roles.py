@@ -32,10 +32,12 @@ _CONFIGURATION_VIEWS = (
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
 _SUMS = _each("view", "monitoring", "usagerecord", "rollup")
 _RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry")
+_TRAIL = _each("view export", "monitoring", "auditevent")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
     | _each("change", "providers", "providerkey")
     | _each("add change", "models_registry", "llmmodel", "route")
+    | _each("view change", "tasks", "task")
 )
 _ADMINISTERING = (
     _each("add change delete", "providers", "provider", "providerkey")
@@ -45,6 +47,8 @@ _ADMINISTERING = (
     | _each("add change delete", "access", "team", "teammember", "grant", "apikey", "budget", "personaltoken")
     | _each("view add change", "auth", "user")
     | _each("view", "auth", "group")
+    | _each("add", "tasks", "task")
+    | _each("view", "monitoring", "auditevent")
 )
 
 # Name → what it is for, and its permissions. Every later one may do less, but for the auditor, who sees what the viewer does not.
@@ -58,8 +62,8 @@ ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING,
     ),
     AUDITOR: (
-        "Reads everything, people and records included, and changes nothing.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _each("view", "auth", "user", "group"),
+        "Reads everything, people, records and the audit trail included, takes the trail away as a file, and changes nothing.",
+        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _each("view", "auth", "user", "group") | _each("view", "tasks", "task"),
     ),
     VIEWER: ("Reads the configuration and what was used, but no single request.", _CONFIGURATION_VIEWS | _OWN_TOKENS | _SUMS),
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 from prometheus_client.values import MutexValue
 
 from core.chat import Usage
@@ -135,3 +139,27 @@ class TargetMetrics:
 
 
 ACTIVE_ADD = _adder(ACTIVE)
+
+# Names that dashboards made for other gateways look for.
+ALIASES = {"llm_tokens_total": "llm_tokens_used_total", "llm_cost_total": "llm_provider_cost_total"}
+_LINES = re.compile(rb"^(# (?:HELP|TYPE) )?(%b)(?=[ {]).*\n" % b"|".join(name.encode() for name in ALIASES), re.MULTILINE)
+
+
+def with_aliases(exposition: bytes) -> bytes:
+    """The exposition, and after it the families of ALIASES once more under their other names."""
+    renamed = b"".join(
+        (match[1] or b"") + ALIASES[match[2].decode()].encode() + match[0][match.end(2) - match.start() :]
+        for match in _LINES.finditer(exposition)
+    )
+    return exposition + renamed
+
+
+def samples() -> Iterator[Sample]:
+    """Of every metric of the product, of all processes where PROMETHEUS_MULTIPROC_DIR is set; without those that tell ages of series."""
+    registry = REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    for family in registry.collect():
+        if family.name.startswith("llm_"):
+            yield from (sample for sample in family.samples if not sample.name.endswith("_created"))

@@ -67,7 +67,7 @@ Make = Callable[..., RouteBench]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
     return lambda *targets, **parts: RouteBench(monkeypatch, *targets, **parts)
 
 

@@ -109,6 +109,8 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/usage/records", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/stats", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/costs", None, ("monitoring.view_usagerecord",), 200),
+    ("get", "/api/v1/stats", None, ("monitoring.view_usagerecord",), 200),
+    ("get", "/api/v1/metrics", None, ("monitoring.view_usagerecord",), 200),
     ("post", "/api/v1/tasks", TASK, ("tasks.add_task",), 202),
     ("post", "/api/v1/tasks/batch", {"tasks": [TASK]}, ("tasks.add_task",), 202),
     ("get", "/api/v1/tasks", None, ("tasks.view_task",), 200),

@@ -67,6 +67,8 @@ def with_ids(route: str, tenants: Tenants) -> str:
         ("/admin/auth/user/", ours.people["viewer"]),
         ("/admin/auth/group/", tenants.people["viewer"].groups.get()),
         ("/admin/models_registry/exchangerate/", ours.rate),
+        ("/audit/", ours.event),
+        ("/auditevent/", ours.event),
     ):
         if words in route:
             row = candidate
@@ -75,8 +77,12 @@ def with_ids(route: str, tenants: Tenants) -> str:
         return _PARAMETER.sub(ours.provider.name, route)
     if "requests/" in route:
         return _PARAMETER.sub(ours.request.request_id, route)
+    if "/v1/tasks/" in route:
+        return _PARAMETER.sub(ours.task.public_id, route)
     if "app_label" in route:
         return "/admin/access/"
+    if route.endswith("<path:object_id>/history/") and "<slug:app>" in route:
+        return f"/admin/access/team/{ours.team.pk}/history/"
     parts = [str(row.pk) if row is not None else "1", str(ours.provider_key.pk)]
     return _PARAMETER.sub(lambda _: parts.pop(0), route)
 
