@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -34,10 +35,12 @@ def test_f01_one_of_two_workers_killed_ten_times_under_load(stage: Stage, size: 
     load = stage.load(alias, size._replace(seconds=KILLS * LONGEST_S), spread_s=PERIOD_S, reconnect_every=2)
     by_age = stage.machine.workers()
     load.wait_until(1)
+    replaced_s: list[float] = []
     for _ in range(KILLS):
         began = time.monotonic()
         killed = stage.machine.kill_worker(by_age.pop(0))
-        stage.machine.wait_replaced(killed)
+        stage.machine.wait_replaced(killed, timeout_s=60)
+        replaced_s.append(time.monotonic() - began)
         assert by_age[0] in stage.machine.workers(), "a kill took the other worker along"
         by_age += [pid for pid in stage.machine.workers() if pid not in by_age]
         time.sleep(max(0.0, began + KILL_EVERY_S - time.monotonic()))
@@ -53,6 +56,8 @@ def test_f01_one_of_two_workers_killed_ten_times_under_load(stage: Stage, size: 
     judge("F01", "short answers", figures.short, at_most=0, why=figures.explain())
     _judge_drift(judge, "F01", figures, stage.deaths)
     judge("F01", "REC", slowest_s, at_most=3, unit="s", why=figures.explain())
+    if size == FULL:  # how long a start takes is a matter of processors, of which CI has few
+        judge("F01", "another worker serves in its place after, median", median(replaced_s), at_most=3, unit="s", why=str(replaced_s))
 
 
 @pytest.mark.short("both")
