@@ -70,7 +70,7 @@ class DataPlane:
         clock = SystemClock()
         self._gateway = gateway
         self._journal = Journal(settings.JOURNAL_DIR, settings.JOURNAL_SEGMENT_BYTES, clock)
-        self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW))
+        self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW), min_progress_bytes=settings.MIN_PROGRESS_BYTES)
         self._together = Together(
             settings.REDIS_ADDRESS, settings.API_KEY_PEPPER, settings.IDEMPOTENCY_BYTES, lambda machines: manager.share_among(machines)
         )
@@ -189,6 +189,7 @@ class Application:
             pepper=settings.API_KEY_PEPPER,
             max_body_bytes=settings.MAX_BODY_BYTES,
             body_timeout_s=settings.BODY_TIMEOUT_S,
+            body_bytes_per_s=settings.BODY_BYTES_PER_S,
             idempotency=Idempotency(
                 flights=Flights(SystemClock(), ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=settings.IDEMPOTENCY_BYTES),
                 wait_s=settings.IDEMPOTENCY_WAIT_S,
@@ -197,7 +198,8 @@ class Application:
             trusted_proxies=settings.TRUSTED_PROXIES,
         )
         # Bodies first: one that is slow to come takes no place.
-        site = BodyLimit(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
+        control = RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS)
+        site = BodyLimit(control, settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S, settings.BODY_BYTES_PER_S)
         self._route = data_plane(
             self._gateway,
             site,

@@ -31,6 +31,7 @@ class Gateway(msgspec.Struct, eq=False):
     pipeline: Pipeline | None = None
     idempotency: Idempotency = msgspec.field(default_factory=Idempotency)
     timers: Timers = msgspec.field(default_factory=Timers)
+    body_bytes_per_s: int = 0
     not_ready_because: str = "the gateway is starting"
     stale: bool = False  # the database is away: what is not known may all the same exist
     trusted_proxies: Sequence[Network] = ()
@@ -45,7 +46,7 @@ class Gateway(msgspec.Struct, eq=False):
     async def body(self, scope: Scope, receive: Receive) -> bytes:
         """Raises BodyTooLarge, RequestTimeout, ClientGone, ServerBusy."""
         try:
-            return await read_body(scope, receive, self.max_body_bytes, self.body_timeout_s)
+            return await read_body(scope, receive, self.max_body_bytes, self.body_timeout_s, self.body_bytes_per_s)
         except asyncio.CancelledError:  # nobody else cancels a request that is not being answered yet
             raise server_down() from None
 
