@@ -70,7 +70,10 @@ class Scoped(_AdminBase):
         column = lookup.partition("__")[0]
         if column != "pk" and not self._is_column(column):
             return True  # a filter's own word, or nothing
-        offered = _columns(self.get_list_filter(request)) if request else ()
+        filters = self.get_list_filter(request) if request else []
+        if any(isinstance(item, type) and getattr(item, "parameter_name", None) == lookup for item in filters):
+            return True  # a filter's own word that is a column's name, too
+        offered = _columns(filters)
         return column in offered and lookup in self._words(column)
 
     def _words(self, column: str) -> set[str]:

@@ -90,6 +90,8 @@ class ProviderIdOrName(IdOrName):
 
 
 class StatsFilters(StrictFilters):
+    """Of sums of either kind, those by labels too, so no model is named."""
+
     since = django_filters.IsoDateTimeFilter(
         method="ignore", help_text=f"From the hour of this moment on, ISO 8601; {DEFAULT_DAYS} days before `until` by default."
     )
@@ -106,10 +108,6 @@ class StatsFilters(StrictFilters):
     user = django_filters.CharFilter(field_name="end_user", help_text="Whom requests named.")
     task_type = django_filters.CharFilter()
     tag = django_filters.CharFilter(help_text="What requests said they were for.")
-
-    class Meta:
-        model = Rollup
-        fields: list[str] = []
 
     def ignore(self, queryset: QuerySet[Any], name: str, value: Any) -> QuerySet[Any]:
         """Says which time is summed and how, which is not a matter of columns."""
