@@ -10,6 +10,7 @@ urlpatterns = [
     path("audit/<int:pk>", AuditEventViewSet.as_view({"get": "retrieve"}), name="audit-event"),
     path("requests", RequestLogViewSet.as_view({"get": "list"}), name="requests"),
     path("requests/<str:request_id>", RequestLogViewSet.as_view({"get": "retrieve"}), name="request"),
+    path("requests/<str:request_id>/bodies", RequestLogViewSet.as_view({"get": "bodies"}), name="request-bodies"),
     path("usage/records", UsageRecordViewSet.as_view({"get": "list"}), name="usage-records"),
     path("usage/stats", UsageStatsView.as_view(), name="usage-stats"),
     path("usage/costs", UsageCostsView.as_view(), name="usage-costs"),
