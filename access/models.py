@@ -140,6 +140,11 @@ class ApiKey(models.Model):
     source_networks = models.JSONField(
         null=True, blank=True, help_text='Networks it is accepted from, e.g. ["10.1.0.0/16", "2001:db8::/32"]; empty = anywhere.'
     )
+    store_bodies = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Keeps what is asked and answered, word for word, for some days. Off: prompts are stored nowhere.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_by = models.ForeignKey(

@@ -266,7 +266,7 @@ class CallerSpec(msgspec.Struct, frozen=True):
     """One API key as admission sees it, held within what its team may. `models` None = every model; `expires_at` in wall seconds.
 
     `hidden`: names with nothing behind them that is open to the team. `barred`: ids of models that are not, behind whatever name
-    they stand. `networks`: where it is accepted from, () = anywhere.
+    they stand. `networks`: where it is accepted from, () = anywhere. `store_bodies`: what it asks and is answered is kept word for word.
     `team_limits` hold for all keys of the team together. `price_adjustment_bp`: what the team owes beside what its requests
     cost us, in basis points: 500 is 5 % more.
     """
@@ -285,6 +285,7 @@ class CallerSpec(msgspec.Struct, frozen=True):
     hidden: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
+    store_bodies: bool = False
 
     def may_name(self, alias: str) -> bool:
         """Whether this key may ask for what is called so, if there is such."""

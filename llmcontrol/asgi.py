@@ -49,6 +49,8 @@ from llmcontrol.body_limit import BodyLimit  # noqa: E402
 from llmcontrol.request_limit import RequestLimit  # noqa: E402
 from llmcontrol.routing import data_plane  # noqa: E402
 from monitoring import metrics  # noqa: E402
+from monitoring.bodies import BodyStore  # noqa: E402
+from monitoring.body_queue import BodyQueue  # noqa: E402
 from monitoring.journal import Journal  # noqa: E402
 from monitoring.progress import ProgressFiles  # noqa: E402
 from monitoring.threads import in_thread  # noqa: E402
@@ -106,7 +108,14 @@ class DataPlane:
         )
         states = StatePublisher(manager.provider_states)
         self._watcher = Watcher(load, current_version, self._apply, settings.CONFIG_POLL_S, publish=states.due, aged=self._aged)
-        self._drainer = Drainer(settings.JOURNAL_DIR, self._journal, settings.DRAIN_INTERVAL_S, retention_days=settings.RETENTION_DAYS)
+        gateway.bodies = BodyQueue(settings.BODY_MAX_BYTES, settings.BODY_QUEUE_BYTES) if settings.BODY_MAX_BYTES else None
+        self._drainer = Drainer(
+            settings.JOURNAL_DIR,
+            self._journal,
+            settings.DRAIN_INTERVAL_S,
+            retention_days=settings.RETENTION_DAYS,
+            bodies=BodyStore(gateway.bodies, settings.BODY_RETENTION_DAYS, clock),
+        )
         self._dispatcher = Dispatcher(
             Runner(gateway, clock.wall, random.Random()),
             clock.wall,

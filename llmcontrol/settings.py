@@ -206,6 +206,10 @@ RETENTION_DAYS = env.integer("LLM_RETENTION_DAYS", 400, 0, 36_500)
 # A row that is gone would be entered, and counted, once more if its journal were read again: that reaches back a day or two.
 if 0 < RETENTION_DAYS < 7:
     raise ConfigurationError(f"LLM_RETENTION_DAYS={RETENTION_DAYS}: write a whole number from 7 to 36500, or 0 to keep every row")
+# Of API keys with `store_bodies`. Nothing of a request is kept longer than the request itself.
+BODY_MAX_BYTES = env.integer("LLM_BODY_MAX_BYTES", 65_536, 0, 4 * 2**20)
+BODY_QUEUE_BYTES = env.integer("LLM_BODY_QUEUE_BYTES", 32 * 2**20, 2**20, 2**30)
+BODY_RETENTION_DAYS = min(env.integer("LLM_BODY_RETENTION_DAYS", 7, 1, 400), RETENTION_DAYS or 400)
 MAX_LABELS_PER_DAY = env.integer("LLM_MAX_LABELS_PER_DAY", 500, 0, 100_000)
 AUDIT_CHECKPOINTS = Path(env.text("LLM_AUDIT_CHECKPOINTS") or STATE_DIR / "audit-checkpoints.jsonl")
 AUDIT_REFUSALS_PER_MINUTE = env.integer("LLM_AUDIT_REFUSALS_PER_MINUTE", 10, 1, 1000)

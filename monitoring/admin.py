@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from monitoring import bodies
 from monitoring.filters import Between, KeyNamed, ModelNamed, Outcome, ProviderNamed, Since, StatusCode, Tagged, TeamNamed, UserNamed
 from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
-from monitoring.pages import ReadOnly, amount
+from monitoring.pages import Pages, ReadOnly, amount
 
 _ATTEMPTS_SHOWN = 50
 _SHORT_ID = 14
@@ -75,7 +78,7 @@ class Ledger(ReadOnly, ModelAdmin):
 
 
 @admin.register(RequestLog)
-class RequestLogAdmin(Ledger):
+class RequestLogAdmin(Pages, Ledger):
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
     list_filter = (Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed, UserNamed, Tagged)
@@ -115,6 +118,20 @@ class RequestLogAdmin(Ledger):
         row = self.get_object(request, object_id)
         context = {"attempts": _attempts_of(row) if row else [], **(extra_context or {})}
         return super().change_view(request, object_id, form_url, context)
+
+    def get_urls(self) -> list[URLPattern]:
+        page = path("<path:object_id>/bodies/", self.admin_site.admin_view(self.bodies), name="monitoring_requestlog_bodies")
+        return [page, *super().get_urls()]
+
+    def bodies(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """One request's, for those with a permission of its own; that they were read is recorded."""
+        row = self.found(request, object_id)
+        if not request.user.has_perm("monitoring.view_requestbody"):
+            raise PermissionDenied
+        found = bodies.read(row)
+        parts = (("Asked", found.request, found.request_bytes), ("Answered", found.response, found.response_bytes)) if found else ()
+        kept = [(name, bodies.shown(text, size)) for name, text, size in parts]
+        return self.page(request, "bodies.html", row, "What was asked and answered", kept=kept)
 
 
 def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:

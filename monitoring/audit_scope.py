@@ -12,6 +12,7 @@ EXEMPT = {
     "monitoring.AuditEvent": "the trail itself; triggers refuse every change to it",
     "monitoring.UsageRecord": "the ledger, written by the data plane and never edited",
     "monitoring.RequestLog": "the ledger, written by the data plane and never edited",
+    "monitoring.RequestBody": "written by the data plane and never edited; that somebody read one is recorded",
     "monitoring.Rollup": "sums of the ledger",
     "monitoring.Pruned": "how far the ledger was pruned",
     "monitoring.BudgetAccount": "sums of the ledger",

@@ -46,6 +46,7 @@ BUDGET_USED = Gauge("llm_budget_used_ratio", "How much of a budget is used in it
 USAGE_REFUSED = Counter(
     "llm_usage_refused_total", "Answers whose vendor counted tokens that cannot be, so that we counted", ("provider", "model")
 )
+BODIES_DROPPED = Counter("llm_bodies_dropped_total", "Requests whose bodies were to be kept, and were not: too many waited")
 UNRECORDED = Counter("llm_unrecorded_total", "Answers whose records the journal did not take; they are in the log")
 
 

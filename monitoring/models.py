@@ -162,6 +162,27 @@ class RequestLog(models.Model):
         return self.request_id
 
 
+class RequestBody(models.Model):
+    """What a client sent and was sent, of API keys with `store_bodies`: the first bytes, compressed with zlib. Apart from the log, so
+    that no list ever reads it, and gone long before it. Only `monitoring.bodies` reads it, one at a time."""
+
+    request_id = models.CharField(max_length=40, unique=True)
+    started_at = models.DateTimeField(db_index=True)
+    key_id = models.CharField(max_length=36)
+    request = models.BinaryField()
+    response = models.BinaryField()
+    request_bytes = models.PositiveBigIntegerField(help_text="Of the whole body.")
+    response_bytes = models.PositiveBigIntegerField(help_text="Of the whole answer.")
+
+    class Meta:
+        verbose_name = "bodies of a request"
+        verbose_name_plural = "bodies of requests"
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
 class Rollup(models.Model):
     """Sums over what began in one hour or one day (UTC), for each combination of what can be asked for. What every chart is made of.
 
@@ -402,6 +423,7 @@ class AuditEvent(models.Model):
         REVEALED = "revealed", "Key revealed"
         CORRECTED = "corrected", "Corrected"
         EXPORTED = "exported", "Exported"
+        BODY_READ = "body_read", "Body read"
         BREAKER = "breaker", "Breaker"
 
     sequence = models.PositiveBigIntegerField("number", primary_key=True)

@@ -124,6 +124,7 @@ class ApiKeySerializer(Strict):
         allow_null=True,
         help_text='Networks it is accepted from, e.g. ["10.1.0.0/16"]; null = anywhere.',
     )
+    store_bodies = serializers.BooleanField(required=False, help_text="Keeps what is asked and answered, word for word, for some days.")
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
     revoked_at = serializers.DateTimeField(read_only=True)
     created_at = serializers.DateTimeField(read_only=True)

@@ -272,6 +272,7 @@ class _CallerRow(NamedTuple):
     team__scopes: Any
     team__max_key_days: int | None
     source_networks: Any
+    store_bodies: bool
     created_at: datetime
     expires_at: datetime | None
 
@@ -345,6 +346,7 @@ def _caller_spec(row: _CallerRow, reach: _Reach) -> CallerSpec:
         hidden=hidden,
         barred=barred,
         networks=read_networks(msgspec.convert(row.source_networks, list[str])) if row.source_networks is not None else (),
+        store_bodies=row.store_bodies,
     )
 
 

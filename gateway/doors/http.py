@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,10 +17,12 @@ from gateway.doors.answer import DoorDialect, Send, id_header, refuse, require_m
 from gateway.doors.body import Receive, Scope, read_body
 from gateway.doors.exchange import Exchange, Timers
 from gateway.doors.idempotent import Idempotency, IdempotentExchange
+from gateway.doors.recording import Recording
 from gateway.pipeline import Generation, Pipeline
 from gateway.retry import client_timeout_s
 from gateway.router import View
 from monitoring import metrics
+from monitoring.body_queue import BodyQueue
 
 
 class Gateway(msgspec.Struct, eq=False):
@@ -35,6 +38,7 @@ class Gateway(msgspec.Struct, eq=False):
     not_ready_because: str = "the gateway is starting"
     stale: bool = False  # the database is away: what is not known may all the same exist
     trusted_proxies: Sequence[Network] = ()
+    bodies: BodyQueue | None = None  # for keys that want them kept; None = nobody's are
     draining: bool = False  # still serves, and says at /ready that it soon will not
 
     def live(self) -> Pipeline:
@@ -99,13 +103,22 @@ class GenerationDoor:
             request.headers = forwarded(scope, self._forwarded)
         key, request.tag = _own_headers(scope["headers"])
         generation = Generation(pipeline, view, caller, request, request_id, scope["headers"])
-        if key is None:
-            await self._exchange(generation, send).run(receive, request.stream)
-            return
-        identity = (caller.key_id, key, scope["path"].encode() + body)
+        identity = None if key is None else (caller.key_id, key, scope["path"].encode() + body)
+        if caller.store_bodies and self._gateway.bodies is not None:
+            with Recording(send, self._gateway.bodies, caller, body, request_id, pipeline.clock.wall()) as recorded:
+                await self._answer(generation, request.stream, identity, scope, receive, recorded)
+        else:
+            await self._answer(generation, request.stream, identity, scope, receive, send)
+
+    def _answer(
+        self, generation: Generation, stream: bool, identity: tuple[str, str, bytes] | None, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[Any]:
+        """To be awaited. `identity`: of a request that must not be answered anew when it comes again."""
+        if identity is None:
+            return self._exchange(generation, send).run(receive, stream)
         patience_s = client_timeout_s(scope["headers"])
         once = IdempotentExchange(self._gateway.idempotency, generation, self._dialect, identity, patience_s)
-        await once.run(lambda recorded: self._exchange(generation, recorded).run(receive, request.stream), receive, send)
+        return once.run(lambda recorded: self._exchange(generation, recorded).run(receive, stream), receive, send)
 
     def _exchange(self, generation: Generation, send: Send) -> Exchange:
         return Exchange(generation, self._dialect, self._id_header, send, self._gateway.timers)

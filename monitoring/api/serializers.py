@@ -111,3 +111,15 @@ class UsageStatsSerializer(_StatsSerializer):
 class CostStatsSerializer(_StatsSerializer):
     rows = CostSumSerializer(many=True)
     totals = CostSumSerializer()
+
+
+class _BodySerializer(serializers.Serializer):
+    text = serializers.CharField(help_text="The first bytes, as text.")
+    bytes = serializers.IntegerField(help_text="Of the whole body.")
+    cut = serializers.BooleanField(help_text="Whether `text` is only its beginning.")
+
+
+class RequestBodiesSerializer(serializers.Serializer):
+    request_id = serializers.CharField()
+    request = _BodySerializer()
+    response = _BodySerializer()

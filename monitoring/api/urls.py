@@ -13,6 +13,7 @@ urlpatterns = [
     path("requests/<str:request_id>", RequestLogViewSet.as_view({"get": "retrieve"}), name="request"),
     path("stats", StatsView.as_view(), name="stats"),
     path("metrics", MetricsSummaryView.as_view(), name="metrics-summary"),
+    path("requests/<str:request_id>/bodies", RequestLogViewSet.as_view({"get": "bodies"}), name="request-bodies"),
     path("usage/records", UsageRecordViewSet.as_view({"get": "list"}), name="usage-records"),
     path("usage/stats", UsageStatsView.as_view(), name="usage-stats"),
     path("usage/costs", UsageCostsView.as_view(), name="usage-costs"),

@@ -106,6 +106,7 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/providers/{provider.name}/status", None, ("providers.view_provider",), 200),
     ("get", "/api/v1/requests", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/requests/req-1", None, ("monitoring.view_requestlog",), 200),
+    ("get", "/api/v1/requests/req-1/bodies", None, ("monitoring.view_requestbody",), 404),
     ("get", "/api/v1/usage/records", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/stats", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/costs", None, ("monitoring.view_usagerecord",), 200),
