@@ -310,7 +310,18 @@ UNFOLD = {
                     },
                 ]
             },
-            {"title": "Vendors", "items": [_entry("Providers", "cloud", "providers.provider")]},
+            {
+                "title": "Vendors",
+                "items": [
+                    _entry("Providers", "cloud", "providers.provider"),
+                    {
+                        "title": "Stored secrets",
+                        "icon": "encrypted",
+                        "link": reverse_lazy("decrypt-health"),
+                        "permission": lambda request: request.user.has_perm("providers.view_providerkey"),
+                    },
+                ],
+            },
             {
                 "title": "Models & prices",
                 "items": [
