@@ -32,6 +32,7 @@ _CONFIGURATION_VIEWS = (
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
 _SUMS = _each("view", "monitoring", "usagerecord", "rollup")
 _RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry")
+_TRAIL = _each("view export", "monitoring", "auditevent")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
     | _each("change", "providers", "providerkey")
@@ -51,15 +52,15 @@ _ADMINISTERING = (
 ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     ADMINISTRATOR: (
         "Configures everything; makes users, but hands out no roles over everything: that is a superuser's.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING | _ADMINISTERING,
+        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _OPERATING | _ADMINISTERING,
     ),
     OPERATOR: (
         "Keeps it running: tests and syncs providers, switches them, models and routes. No keys, no money, no people.",
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING,
     ),
     AUDITOR: (
-        "Reads everything, people and records included, and changes nothing.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _each("view", "auth", "user", "group"),
+        "Reads everything, people, records and the audit trail included, takes the trail away as a file, and changes nothing.",
+        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _each("view", "auth", "user", "group"),
     ),
     VIEWER: ("Reads the configuration and what was used, but no single request.", _CONFIGURATION_VIEWS | _OWN_TOKENS | _SUMS),
 }
