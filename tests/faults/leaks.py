@@ -5,6 +5,7 @@ Not searched: the vendor's own ledger and log (vendors know their keys), and wha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,9 @@ class Search:
                     try:
                         answer = wire.call(machine.base_url, "GET", path, headers=headers, timeout_s=_ANSWER_S)
                     except OSError:
-                        continue
+                        return
+                    if answer.status == 503:  # its database is still away: the others would wait for it too
+                        return
                     self.answers += 1
                     yield f"the answer of {path}", f"{answer.headers}".encode() + answer.body
 
@@ -84,4 +87,6 @@ def _files(stage: Stage) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    """Of a tree that servers still change: what goes meanwhile is left out."""
+    found = [Path(where) / name for where, _, names in os.walk(folder) for name in names]
+    return [path for path in sorted(found) if path.is_file()]
