@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from access import bounds, keys
 from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
+from core.secrets import Secret
 from monitoring import audit
 from monitoring.models import AuditEvent
 
@@ -49,13 +50,15 @@ def create_api_key(
     expires_at: datetime | None = None,
     max_spend: MaxSpend | None = None,
     created_by: Any = None,
+    token: Secret | None = None,
 ) -> tuple[ApiKey, str]:
     """The row and the key itself. `allowed_models` None = every model that is open to the team, `source_networks` None = from
-    anywhere. `created_by` gives it, and may not give more than the team has. Raises ValidationError by field."""
+    anywhere. `created_by` gives it, and may not give more than the team has. `token`: the key is this one, which the operator
+    chose. Raises ValidationError by field."""
     bounds.refuse_stranger(created_by, "access.add_apikey", team)
     _refuse_past(expires_at)
     now = timezone.now()
-    plaintext = keys.make(keys.API_KEY_PREFIX)
+    plaintext = token.reveal() if token else keys.make(keys.API_KEY_PREFIX)
     row = ApiKey(
         name=name,
         team=team,
@@ -67,7 +70,7 @@ def create_api_key(
         source_networks=bounds.checked_networks(source_networks),
         expires_at=expires_at if expires_at is not None else bounds.latest_end(team, now),
         created_by=created_by,
-        prefix=keys.shown(plaintext, keys.API_KEY_PREFIX),
+        prefix=keys.shown(plaintext, "" if token else keys.API_KEY_PREFIX),
         digest=digest_of(plaintext),
     )
     bounds.refuse_beyond(row, _CHANGEABLE, created_by, now)
@@ -76,7 +79,8 @@ def create_api_key(
         row.save(force_insert=True)
         if max_spend is not None:
             _limit_spending(row, max_spend)
-        audit.record(AuditEvent.Action.REVEALED, row)
+        if token is None:
+            audit.record(AuditEvent.Action.REVEALED, row)
     return row, plaintext
 
 

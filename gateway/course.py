@@ -21,16 +21,30 @@ class Course:
     """
 
     __slots__ = (
-        *("_clock", "_degraded_from", "_failed_with", "_failures", "_index", "_max_retries", "_passed_over", "_rng", "_targets"),
+        *(
+            "_clock",
+            "_degraded_from",
+            "_delay_s",
+            "_failed_with",
+            "_failures",
+            "_index",
+            "_max_retries",
+            "_passed_over",
+            "_rng",
+            "_targets",
+        ),
         "resort_s",
     )
 
-    def __init__(self, targets: tuple[Target, ...], clock: Clock, rng: random.Random, max_retries: int) -> None:
+    def __init__(
+        self, targets: tuple[Target, ...], clock: Clock, rng: random.Random, max_retries: int, delay_s: float = retry.DELAY_S
+    ) -> None:
         self._targets = targets
         self._degraded_from = next((place for place, target in enumerate(targets) if target.degraded), len(targets))
         self._clock = clock
         self._rng = rng
         self._max_retries = max_retries
+        self._delay_s = delay_s
         self._index = self._failures = 0
         self._failed_with: GatewayError | None = None
         # Of the targets that could not be had at once, the one that can be had soonest: (seconds, its place, why).
@@ -46,7 +60,7 @@ class Course:
             self._pass_over(error)
         elif not isinstance(error, ProviderRejectedOurKey):
             self._failures += 1
-        wait_s = retry.backoff_s(error, self._failures, self._rng)
+        wait_s = retry.backoff_s(error, self._failures, self._rng, self._delay_s)
         decision = retry.decide(self._failure(error, key, time_left_s, wait_s), self._max_retries)
         following = self._affordable(decision, error, called=key is not None or self._failed_with is not None)
         if following is not None:

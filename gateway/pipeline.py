@@ -64,6 +64,7 @@ class Pipeline:
         clock: Clock,
         *,
         max_retries: int,
+        retry_delay_s: float = retry.DELAY_S,
         max_in_flight: int,
         strict: bool = True,
         progress: ProgressNotes | None = None,
@@ -81,6 +82,7 @@ class Pipeline:
         self.sink = sink
         self.clock = clock
         self.max_retries = max_retries
+        self.retry_delay_s = retry_delay_s
         self.rng = random.Random()
         self._max_in_flight = max_in_flight
         self._in_flight = 0
@@ -379,7 +381,7 @@ class Generation:
         """Whom to try next, after any backoff. Raises where nothing is left to try."""
         attempt, pipeline = self._attempt, self._pipeline
         if self._course is None:
-            self._course = Course(targets, pipeline.clock, pipeline.rng, pipeline.max_retries)
+            self._course = Course(targets, pipeline.clock, pipeline.rng, pipeline.max_retries, pipeline.retry_delay_s)
         key, time_left_s = attempt.upstream.key if attempt else None, self._time_left_s()
         target, wait_s = self._course.after(error, key, time_left_s, patient=self._client_timeout_s != float("inf"))
         self._held.clear()

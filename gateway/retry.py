@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from core.errors import GatewayError, ProviderLimited, ProviderRejectedOurKey, ProviderTimeout
 
-_BACKOFF_BASE_S = 0.1
+DELAY_S = 0.1
 _BACKOFF_CAP_S = 2.0
 # Of calls to a vendor that fails, so many more may be retries; and so many a second, for those who call seldom.
 RETRY_SHARE = 0.1
@@ -64,10 +64,10 @@ def decide(failure: Failure, max_retries: int) -> Decision:
     return Decision.SAME_TARGET if again and soon else Decision.GIVE_UP
 
 
-def backoff_s(error: GatewayError, failures: int, rng: random.Random) -> float:
-    """Full jitter: anywhere between nothing and a bound that doubles, so that callers do not come back together; but no
-    less than the vendor asked for."""
-    return max(rng.uniform(0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** (failures - 1))), error.retry_after_s or 0.0)
+def backoff_s(error: GatewayError, failures: int, rng: random.Random, delay_s: float = DELAY_S) -> float:
+    """Full jitter: anywhere between nothing and a bound that begins at `delay_s` and doubles, so that callers do not come back
+    together; but no less than the vendor asked for."""
+    return max(rng.uniform(0, min(_BACKOFF_CAP_S, delay_s * 2 ** (failures - 1))), error.retry_after_s or 0.0)
 
 
 class RetryBudget:

@@ -97,6 +97,7 @@ class DataPlane:
             self._journal,
             clock,
             max_retries=settings.MAX_RETRIES,
+            retry_delay_s=settings.RETRY_DELAY_S,
             max_in_flight=settings.MAX_STREAMS,
             strict=settings.ACCOUNTING == "strict",
             progress=ProgressNotes(self._progress, clock, settings.PROGRESS_INTERVAL_S) if settings.PROGRESS_INTERVAL_S else None,
@@ -197,7 +198,13 @@ class Application:
         )
         # Bodies first: one that is slow to come takes no place.
         site = BodyLimit(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
-        self._route = data_plane(self._gateway, site, websocket=settings.LLM_ENABLE_WEBSOCKET)
+        self._route = data_plane(
+            self._gateway,
+            site,
+            websocket=settings.LLM_ENABLE_WEBSOCKET,
+            cors_origins=settings.CORS_ORIGINS if settings.ENABLE_CORS else (),
+            generate={"max_tokens": settings.MAX_RESPONSE_TOKENS, "temperature": settings.TEMPERATURE},
+        )
         self._plane: DataPlane | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -11,6 +11,7 @@ from django.urls import URLPattern, re_path
 from gateway.doors import anthropic_messages, completions, embeddings, openai_chat, responses
 from gateway.doors.anthropic_count import MessagesCountDoor
 from gateway.doors.azure import AzureDoor
+from gateway.doors.cors import Cors
 from gateway.doors.count_tokens import CountTokensDoor
 from gateway.doors.generate import GenerateDoor
 from gateway.doors.http import Gateway, GenerationDoor
@@ -32,7 +33,10 @@ class Literal:
         return self._doors.get(scope["path"], self._otherwise)(scope, receive, send)
 
 
-def data_plane(gateway: Gateway, django_app: Asgi, *, websocket: bool) -> ProtocolTypeRouter:
+def data_plane(
+    gateway: Gateway, django_app: Asgi, *, websocket: bool, cors_origins: Sequence[str] = (), generate: Mapping[str, Any] | None = None
+) -> ProtocolTypeRouter:
+    """`cors_origins`: whose pages may call it from a browser; () = nobody's. `generate`: defaults of /api/generate."""
     chat, models = GenerationDoor(gateway, openai_chat), ModelsDoor(gateway)
     respond, embed = GenerationDoor(gateway, responses), GenerationDoor(gateway, embeddings)
     complete = GenerationDoor(gateway, completions)
@@ -46,7 +50,7 @@ def data_plane(gateway: Gateway, django_app: Asgi, *, websocket: bool) -> Protoc
         "/v1/messages/count_tokens": MessagesCountDoor(gateway),
         "/api/v1/chat/completions": chat,
         "/api/v1/models": models,
-        "/api/generate": GenerateDoor(gateway),
+        "/api/generate": GenerateDoor(gateway, **(generate or {})),
         "/api/count-tokens": CountTokensDoor(gateway),
         "/openai/v1/chat/completions": chat,
         "/openai/responses": respond,
@@ -69,7 +73,9 @@ def data_plane(gateway: Gateway, django_app: Asgi, *, websocket: bool) -> Protoc
         _at(r"^(?:v1|openai)/", Unknown(gateway)),
         _at(r"", django_app),
     ]
-    http = Literal(literal, URLRouter(patterns))
+    http: Asgi = Literal(literal, URLRouter(patterns))
+    if cors_origins:
+        http = Cors(http, cors_origins)
     sockets = [_at(r"^ws/generate$", GenerateConsumer.as_asgi(gateway=gateway))] if websocket else []
     return ProtocolTypeRouter({"http": http, "websocket": URLRouter([*sockets, _at(r"", _no_socket)])})
 

@@ -17,6 +17,7 @@ from core.config import DEFAULT_CURRENCY
 from core.errors import ConfigurationError
 from core.money import CURRENCIES, UNKNOWN_CURRENCY
 from gateway.sharing.redis_address import read_address
+from llmcontrol import seeds
 from llmcontrol.environment import Environment, load_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -195,6 +196,10 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 # Gateway ------------------------------------------------------------------------------------------------------------
 LLM_PORT = env.integer("LLM_PORT", 8000, 1, 65535)
 LLM_ENABLE_WEBSOCKET = env.boolean("LLM_ENABLE_WEBSOCKET", True)
+ENABLE_CORS = env.boolean("LLM_ENABLE_CORS", False)
+CORS_ORIGINS = env.items("LLM_CORS_ORIGINS", "*")
+SEEDS = seeds.read(env)
+AUTH_TOKEN = seeds.auth_token(env)
 JOURNAL_DIR = Path(env.text("LLM_JOURNAL_DIR") or STATE_DIR / "journal")
 JOURNAL_SEGMENT_BYTES = env.integer("LLM_JOURNAL_SEGMENT_BYTES", 16 * 2**20, 2**16, 2**30)
 PROGRESS_INTERVAL_S = env.number("LLM_PROGRESS_INTERVAL_S", 0.02, 0, 60)
@@ -220,6 +225,9 @@ BUDGET_LEASE_S = env.number("LLM_BUDGET_LEASE_S", 60, 6, 3600)
 BUDGET_TIMEOUT_S = env.number("LLM_BUDGET_TIMEOUT_S", 5, 0.1, 60)
 BUDGET_OUTPUT_TOKENS = env.integer("LLM_BUDGET_OUTPUT_TOKENS", 4096, 1, 10_000_000)
 MAX_RETRIES = env.integer("MAX_RETRIES", 2, 0, 10)
+RETRY_DELAY_S = env.number("RETRY_DELAY", 0.1, 0, 2)
+MAX_RESPONSE_TOKENS = env.integer("MAX_RESPONSE_TOKENS", 0, 0, 10_000_000)
+TEMPERATURE = env.number("OPENAI_TEMPERATURE", 1, 0, 2) if env.text("OPENAI_TEMPERATURE") else None
 MAX_CONTEXT_TOKENS = env.integer("MAX_CONTEXT_TOKENS", 0, 0, 100_000_000)
 QUEUE_TIMEOUT_S = env.number("LLM_QUEUE_TIMEOUT_S", 10, 0, 600)
 MAX_HEAD_BYTES = env.integer("LLM_MAX_HEAD_BYTES", 64 * 2**10, 2**13, 2**20)

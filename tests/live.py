@@ -13,11 +13,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmcontrol import seeds
+
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 # What the tests' own settings, or the developer's shell, would hand down. The server is to read its state folder instead.
-_NOT_HANDED_DOWN = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "KEY_ENCRYPTION_KEYS", "API_KEY_PEPPER", "AUDIT_KEY", "OUTBOUND_ALLOW")
+_NOT_HANDED_DOWN = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "KEY_ENCRYPTION_KEYS",
+    "API_KEY_PEPPER",
+    "AUDIT_KEY",
+    "OUTBOUND_ALLOW",
+    "LOCAL_MODEL_ENDPOINT",
+    *seeds.KEYS.values(),
+)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -42,14 +42,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 class GenerateDoor(GenerationDoor):
-    """Fills in the model where the body names none."""
+    """Fills in what the body does not name: the model, and the operator's defaults."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, max_tokens: int = 0, temperature: float | None = None) -> None:
+        """`max_tokens` 0, `temperature` None: as the vendor has it."""
         super().__init__(gateway, cast(DoorDialect, _this))
+        given = {"max_tokens": max_tokens or None, "temperature": temperature}
+        self._defaults = {name: msgspec.Raw(_encode(value)) for name, value in given.items() if value is not None}
+        self._max_tokens = max_tokens or None
 
     def read(self, body: bytes, scope: Scope, view: View, caller: CallerSpec) -> ChatRequest:
         request = parse(body)
         request.model = request.model or default_alias(view, caller)
+        request.fields = {**self._defaults, **request.fields}
+        request.max_output_tokens = request.max_output_tokens or self._max_tokens
         return request
 
 

@@ -52,6 +52,17 @@ def test_wrong_and_unknown_fields_are_named(body: dict[str, Any], param: str) ->
     assert refused.value.param == param
 
 
+def test_the_operators_defaults_where_the_body_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    door = GenerateDoor(bench.door._gateway, max_tokens=7, temperature=0.25)
+    plain = door.read(b'{"prompt": "hi", "model": "m"}', {}, None, None)  # type: ignore[arg-type]
+    found = generate.conversation(plain.fields)
+    assert (plain.max_output_tokens, found.max_output_tokens, found.temperature) == (7, 7, 0.25)
+    asked = door.read(b'{"prompt": "hi", "model": "m", "max_tokens": 3, "temperature": 0}', {}, None, None)  # type: ignore[arg-type]
+    found = generate.conversation(asked.fields)
+    assert (asked.max_output_tokens, found.max_output_tokens, found.temperature) == (3, 3, 0)
+
+
 def test_a_whole_answer() -> None:
     request = parse(model="m")
     request.served_by = "main"

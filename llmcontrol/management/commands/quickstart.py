@@ -19,7 +19,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from llmcontrol import announcement, bootstrap, first_start, server
+from llmcontrol import announcement, bootstrap, first_start, seeding, server
 from providers import local_model
 from providers.local_model import LocalModel, LocalModelFailed
 
@@ -37,6 +37,8 @@ class Command(BaseCommand):
         # First of all: a port that is taken is told before anything is changed.
         sock = server.bind(options["host"], settings.LLM_PORT if options["port"] is None else options["port"])
         call_command("migrate", verbosity=0, interactive=False)
+        for sentence in seeding.from_environment():
+            self.stderr.write(sentence)
         with ExitStack() as stack:
             model = self._start_model(options["model"], stack)
             credentials = first_start.ensure_credentials(reset=options["reset_credentials"])

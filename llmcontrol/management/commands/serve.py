@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from llmcontrol import server
+from llmcontrol import seeding, server
 from llmcontrol.bootstrap import port_number, worker_count
 from providers.vault import key_ring
 
@@ -27,5 +27,7 @@ class Command(BaseCommand):
         key_ring()  # what is wrong with it is said now, and not of each vendor
         port = settings.LLM_PORT if options["port"] is None else options["port"]
         sock = server.bind(options["host"], port)
+        for sentence in seeding.from_environment():
+            self.stderr.write(sentence)
         self.stderr.write(f"llmcontrol serves at {server.url_of(sock)} (Ctrl-C stops it)")
         sys.exit(server.run(sock, options["workers"]))
