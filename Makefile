@@ -15,10 +15,10 @@ ARGS ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-kms faults faults-short check scan lock bench bench-gate bench-logs clean setup
+.PHONY: help run test test-clients test-kms faults faults-short check scan lock bench bench-gate bench-logs security-figures clean setup
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(STAMPS)/serving ## set everything up, then serve with a real local model behind it
 	@$(MAKE) -s $(STAMPS)/model || echo "The local model could not be installed; the next run tries again." >&2
@@ -75,6 +75,9 @@ bench-gate: setup ## the short measurement that fails beyond its gates
 
 bench-logs: setup ## lists and sums over five million requests (ARGS="--rows N --database URL")
 	$(PY) -m bench.logs $(ARGS)
+
+security-figures: setup ## measure the goals of security, and write docs/security-figures.md (ARGS="--only G22,G28")
+	$(PY) -m bench.security_figures $(ARGS)
 
 clean: ## remove what was installed, and caches; var/ with its data stays
 	rm -rf .venv $(CLIENTS) $(KMS) $(TOOLS) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -55,7 +55,7 @@ _ADMINISTERING = (
 ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     ADMINISTRATOR: (
         "Configures everything; makes users, but hands out no roles over everything: that is a superuser's.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING | _ADMINISTERING,
+        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _OPERATING | _ADMINISTERING,
     ),
     OPERATOR: (
         "Keeps it running: tests and syncs providers, switches them, models and routes. No keys, no money, no people.",

@@ -40,10 +40,11 @@ Handler = Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Aw
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Any) -> Handler:
-    """Sets Content-Security-Policy wherever the view has not set one itself."""
+    """Sets Content-Security-Policy wherever the view has not set one itself; and what no view says may be kept, nobody keeps."""
 
     def restrict(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", policy_for(request.path_info))
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     if iscoroutinefunction(get_response):

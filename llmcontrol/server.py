@@ -6,6 +6,7 @@ Importing this must not read settings: worker processes import it before they se
 from __future__ import annotations
 
 import ctypes
+import ipaddress
 import logging.config
 import multiprocessing
 import os
@@ -49,6 +50,9 @@ def bind(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as exc:
         raise ConfigurationError(f"--host {host}: {exc.strerror}") from None
+    if settings.DEBUG and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        sock.close()
+        raise ConfigurationError(f"DEBUG is on, and debug pages show code and settings to whoever reaches {host}: set DEBUG=false")
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)

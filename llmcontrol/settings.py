@@ -125,6 +125,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_TRIES = env.integer("LLM_LOGIN_TRIES", 5, 1, 1000)
+# From the login on, whatever happened since: a session is saved when it is made, and not again.
+SESSION_COOKIE_AGE = 3600 * env.integer("LLM_SESSION_HOURS", 12, 1, 336)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.boolean("SECURE_COOKIES", False)
@@ -324,7 +326,18 @@ UNFOLD = {
                     },
                 ]
             },
-            {"title": "Vendors", "items": [_entry("Providers", "cloud", "providers.provider")]},
+            {
+                "title": "Vendors",
+                "items": [
+                    _entry("Providers", "cloud", "providers.provider"),
+                    {
+                        "title": "Stored secrets",
+                        "icon": "encrypted",
+                        "link": reverse_lazy("decrypt-health"),
+                        "permission": lambda request: request.user.has_perm("providers.view_providerkey"),
+                    },
+                ],
+            },
             {
                 "title": "Models & prices",
                 "items": [

@@ -5,14 +5,15 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
-from llmcontrol import costs
-from llmcontrol.views import DocsView, InfoView, MetricsView, RedocView, SchemaView
+from llmcontrol import costs, decrypt_health
+from llmcontrol.views import DecryptHealthView, DocsView, InfoView, MetricsView, RedocView, SchemaView
 from monitoring import audit_admin
 
 handler404 = "llmcontrol.views.not_found"
 
 urlpatterns = [
     path("admin/costs/", admin.site.admin_view(costs.page), name="costs"),
+    path("admin/decrypt-health/", admin.site.admin_view(decrypt_health.page), name="decrypt-health"),
     # In place of Django's own history, of every page in the admin.
     path("admin/<slug:app>/<slug:name>/<path:object_id>/history/", admin.site.admin_view(audit_admin.history), name="audit-history"),
     path("admin/", admin.site.urls),
@@ -21,6 +22,7 @@ urlpatterns = [
     path("api/v1/", include("access.api.urls")),
     path("api/v1/", include("monitoring.api.urls")),
     path("api/v1/", include("tasks.api.urls")),
+    path("api/v1/llm/secrets/health", DecryptHealthView.as_view(), name="secrets-health"),
     path("api/info", InfoView.as_view(), name="info"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),

@@ -9,16 +9,17 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 from django.views.defaults import page_not_found
 from django_prometheus.exports import ExportToDjangoView
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework import serializers
-from rest_framework.exceptions import NotAuthenticated
+from rest_framework.exceptions import ErrorDetail, NotAuthenticated, ValidationError
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from gateway.config.publisher import current_version
+from llmcontrol import decrypt_health
 from llmcontrol.middleware import STRICT
 from monitoring import metrics
 
@@ -38,6 +39,52 @@ class InfoView(APIView):
     )
     def get(self, request: Request) -> Response:
         return Response({"name": "llmcontrol", "version": VERSION, "config_version": current_version()})
+
+
+class _SecretHealth(serializers.Serializer):
+    """`state`: opens, away (the service that has its key does not answer), does_not_open; `problem` says what to do."""
+
+    kind = serializers.CharField()
+    id = serializers.CharField()
+    name = serializers.CharField()
+    key = serializers.IntegerField(source="kek_id", allow_null=True)
+    key_version = serializers.CharField(source="kek_version", allow_blank=True)
+    current = serializers.BooleanField()
+    state = serializers.ChoiceField(choices=["opens", "away", "does_not_open"])
+    problem = serializers.CharField(allow_blank=True)
+
+
+class _DecryptHealth(serializers.Serializer):
+    total = serializers.IntegerField()
+    by_key = serializers.DictField(child=serializers.IntegerField())
+    damaged = serializers.IntegerField()
+    current_key = serializers.IntegerField()
+    page = serializers.IntegerField()
+    pages = serializers.IntegerField()
+    results = _SecretHealth(many=True)
+
+
+class DecryptHealthView(APIView):
+    """Does every stored secret open, and under which key? A hundred a page; no secret is in the answer."""
+
+    permission_for = {"get": decrypt_health.PERMISSION}
+
+    @extend_schema(responses=_DecryptHealth, parameters=[OpenApiParameter("page", int, description="From 1 on.")])
+    def get(self, request: Request) -> Response:
+        page = _page_asked_for(request)
+        look = decrypt_health.seen_by(request.user, page)
+        return Response(_DecryptHealth({**look._asdict(), "by_key": {str(key): count for key, count in look.by_key.items()}}).data)
+
+
+def _page_asked_for(request: Request) -> int:
+    """Raises ValidationError for a page that is none, and for every other parameter: a typo must not answer with something else."""
+    unknown = set(request.query_params) - {"page"}
+    if unknown:
+        raise ValidationError({name: [ErrorDetail("Unknown parameter; there is page.", code="unknown")] for name in sorted(unknown)})
+    page = decrypt_health.page_number(request.query_params.get("page", "1"))
+    if page is None:
+        raise ValidationError({"page": [ErrorDetail("Write a whole number from 1 on.", code="invalid")]})
+    return page
 
 
 class _PlainText(BaseRenderer):

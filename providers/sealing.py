@@ -60,10 +60,10 @@ class Progress:
 def take_census(ring: KeyRing) -> Census:
     """Reads every sealed secret's head, and opens none."""
     census = Census()
-    for column in _columns():
+    for column in columns():
         stale = census.stale[column] = []
         for pk, token in column.model._base_manager.order_by("pk").values_list("pk", column.name).iterator():
-            id_ = _id_of(bytes(token))
+            id_ = id_of(bytes(token))
             census.under[id_] += 1
             if id_ != ring.current:
                 stale.append(pk)
@@ -109,11 +109,11 @@ def _reseal_batch(ring: KeyRing, column: Column, pks: Sequence[Any], progress: P
     try:
         with transaction.atomic():
             changed = []
-            for row in _locked(_rows(column, list(prepared))):
+            for row in _locked(rows_of(column, list(prepared))):
                 before, after = prepared[row.pk]
                 if bytes(getattr(row, column.name)) == before:
                     setattr(row, column.name, after)
-                    moved[_id_of(before)] += 1
+                    moved[id_of(before)] += 1
                     changed.append(row)
             # One statement: on PostgreSQL it raises the configuration's version once, on SQLite once for each row; either
             # way processes see one change, when it is committed.
@@ -131,9 +131,9 @@ def _reseal_batch(ring: KeyRing, column: Column, pks: Sequence[Any], progress: P
 def _prepared(ring: KeyRing, column: Column, pks: Sequence[Any], problems: dict[tuple[Column, Any], str]) -> dict[Any, tuple[bytes, bytes]]:
     """Key of a row → what is stored, and what is to be. Into `problems` a sentence for each that does not open."""
     prepared: dict[Any, tuple[bytes, bytes]] = {}
-    for row in _rows(column, pks):
+    for row in rows_of(column, pks):
         token = bytes(getattr(row, column.name))
-        if _id_of(token) == ring.current:
+        if id_of(token) == ring.current:
             continue
         try:
             prepared[row.pk] = token, ring.reseal(token, row.bound_to())
@@ -144,7 +144,7 @@ def _prepared(ring: KeyRing, column: Column, pks: Sequence[Any], problems: dict[
     return prepared
 
 
-def _columns() -> list[Column]:
+def columns() -> list[Column]:
     return [
         Column(model, each.name)
         for model in apps.get_models()
@@ -159,7 +159,7 @@ def _batches(census: Census, batch_rows: int) -> Iterator[tuple[Column, list[Any
             yield column, pks[start : start + batch_rows]
 
 
-def _rows(column: Column, pks: Sequence[Any]) -> models.QuerySet[Any]:
+def rows_of(column: Column, pks: Sequence[Any]) -> models.QuerySet[Any]:
     """With the rows they refer to: a provider key is bound to its provider's address."""
     return column.model._base_manager.filter(pk__in=pks).select_related().order_by("pk")
 
@@ -176,7 +176,7 @@ def _sentence(row: models.Model, error: CannotOpen) -> str:
     return f"{str(row._meta.verbose_name).capitalize()} {row}: {error}."
 
 
-def _id_of(token: bytes) -> int:
+def id_of(token: bytes) -> int:
     try:
         return sealed_under(token)
     except CannotOpen:

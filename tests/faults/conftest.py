@@ -14,6 +14,7 @@ from tests.faults.backends import POSTGRES, SQLITE, Template
 from tests.faults.books import Books
 from tests.faults.goals import all_double_charges
 from tests.faults.judge import Judge, Result
+from tests.faults.leaks import Search
 from tests.faults.loads import FULL, SHORT, LoadSize
 from tests.faults.report import FAULTS, page
 from tests.faults.stage import Stage
@@ -26,6 +27,7 @@ _RESULTS = pytest.StashKey[list[Result]]()
 _CHARGED = pytest.StashKey[list[tuple[int, int]]]()
 _NOTES = pytest.StashKey[list[notes.Note]]()
 _BOOKS = pytest.StashKey[Books]()
+_SEARCH = pytest.StashKey[Search]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_NOTES] = []
     config.stash[_BOOKS] = Books()
+    config.stash[_SEARCH] = Search()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -90,6 +93,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(what)
     if checked := config.stash[_BOOKS].checked:
         terminalreporter.write_line(f"ledger_check: the books of {checked} stages balance")
+    if (search := config.stash[_SEARCH]).stages:
+        told = f"{search.files} files of {search.bytes / 2**20:.0f} MiB and {search.answers} answers of {search.stages} stages"
+        terminalreporter.write_line(f"canary: {told} were searched for planted secrets")
     if path := config.getoption("--fault-report"):
         Path(path).write_text(page(results, config.getoption("--fault-load")))
         terminalreporter.write_line(f"{path} written: {len({result.fault for result in results} & FAULTS.keys())} of {len(FAULTS)} faults")
@@ -175,6 +181,7 @@ def new_stage(
             request.node.stash[_CHARGED] = charges
             differences = [stage.difference(request.config.stash[_BOOKS]) for stage in stages]
             defects += [f"ledger_check: {difference}" for difference in differences if difference]
+            defects += [leak for stage in stages for leak in request.config.stash[_SEARCH].leaks(stage)]
             defects += [f"{doubled} double charges in {requests} requests" for requests, doubled in charges if doubled]
     finally:
         for stage in stages:

@@ -48,6 +48,10 @@ class Machine:
         return self._process
 
     @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """The supervisor's, or with one worker the server's own."""
         return self.process.pid

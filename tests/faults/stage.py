@@ -91,6 +91,11 @@ class Stage:
         return self.machines[0]
 
     @property
+    def token(self) -> str:
+        """The administrator's."""
+        return self._token
+
+    @property
     def control(self) -> Control:
         return Control(self.machine.base_url, self._token, self.key)
 
@@ -138,6 +143,7 @@ class Stage:
 
     def api_key(self, **fields: Any) -> dict[str, Any]:
         key = self.control.new_key(**fields)
+        self.secrets.append(key["key"])
         self.apply()
         return key
 

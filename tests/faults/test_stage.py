@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import sqlite3
 import ssl
@@ -18,6 +19,7 @@ from tests.faults.figures import Figures, double_charges, iso, recovery_s, work_
 from tests.faults.goals import GOALS, all_double_charges
 from tests.faults.history import History, Row, read_error
 from tests.faults.judge import Judge, Result
+from tests.faults.leaks import Search
 from tests.faults.loads import LoadSize
 from tests.faults.machine import Death
 from tests.faults.notes import Note, read, write
@@ -275,6 +277,26 @@ def test_books_that_do_not_balance_are_named(stage: Stage) -> None:
     finally:
         books.close()
     assert books.checked == 1
+
+
+def test_a_secret_that_lies_somewhere_is_found(stage: Stage) -> None:
+    """As it is looked for at the end of every test here."""
+    stage.ask(stage.model("ok@tokens=3"))
+    until(stage.database.usage, "the request is in the ledger")
+    search = Search()
+    assert search.leaks(stage) == []
+    assert (search.stages, search.answers > 5, search.files > 3) == (1, True, True)
+    in_file, in_row = (f"sk-planted-{secrets.token_hex(12)}" for _ in range(2))
+    stage.secrets += [in_file, in_row]
+    stray = stage.machine.state_dir / "stray.log"
+    stray.write_text(f"Authorization: {in_file[4:]}")
+    stage.database.change(f"UPDATE monitoring_requestlog SET end_user = '{in_row}'")
+    found = search.leaks(stage)
+    assert any("stray.log" in leak for leak in found)
+    assert any("monitoring_requestlog" in leak or "sqlite3" in leak for leak in found)
+    assert "a secret lies in the answer of /api/v1/requests" in found
+    assert not any(secret in leak for leak in found for secret in stage.secrets)
+    stage.secrets[-2:] = []  # or it is found once more, when this test ends
 
 
 def exclusive(stage: Stage) -> None:

@@ -120,6 +120,7 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("post", "/api/v1/tasks/{task.public_id}/cancel", None, ("tasks.change_task",), 200),
     ("get", "/api/v1/audit", None, ("monitoring.view_auditevent",), 200),
     ("get", "/api/v1/audit/1", None, ("monitoring.view_auditevent",), 200),
+    ("get", f"{LLM}/secrets/health", None, ("providers.view_providerkey",), 200),
     ("get", "/api/info", None, (), 200),
     ("get", "/api/schema/", None, (), 200),
     ("get", "/docs", None, (), 200),

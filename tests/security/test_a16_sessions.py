@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from django.conf import settings as configured
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
+from django.utils import timezone
 
 from tests.conftest import ROOT
 from tests.security.access_fixtures import Tenants, tenants
@@ -74,6 +76,23 @@ def test_logout_ends_it_on_the_server(ann: User) -> None:
     again.cookies[configured.SESSION_COOKIE_NAME] = kept
     assert not is_in(again)
     assert not Session.objects.filter(session_key=kept).exists()
+
+
+def test_a_session_ends_so_long_after_its_login_however_busy_it_was(ann: User) -> None:
+    client = logged_in()
+    session = Session.objects.get(session_key=client.cookies[configured.SESSION_COOKIE_NAME].value)
+    assert 0 < configured.SESSION_COOKIE_AGE <= 336 * 3600
+    assert abs((session.expire_date - timezone.now()).total_seconds() - configured.SESSION_COOKIE_AGE) < 120
+    assert is_in(client)
+    assert Session.objects.get(pk=session.pk).expire_date == session.expire_date, "a request made it longer"
+    Session.objects.filter(pk=session.pk).update(expire_date=timezone.now() - timedelta(seconds=1))
+    assert not is_in(client)
+
+
+@pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_a_login_leads_to_no_other_site(ann: User, elsewhere: str) -> None:
+    answer = Client().post("/admin/login/", {"username": "ann", "password": PASSWORD, "next": elsewhere})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
 
 
 def test_a_new_password_ends_all_other_sessions(ann: User) -> None:

@@ -112,6 +112,7 @@ def paths() -> list[str]:
         "/admin/",
         "/admin/providers/provider/",
         "/admin/costs/",
+        "/admin/decrypt-health/",
         "/api/v1/llm/providers",
         "/api/v1/requests",
         "/api/info",

@@ -89,6 +89,7 @@ def test_every_answer_carries_its_headers(answers: dict[str, Any]) -> None:
         assert "frame-ancestors 'none'" in policy, path
         assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0], path
         assert "Server" not in headers, path
+        assert "no-store" in headers["Cache-Control"], path
 
 
 def test_plain_http_is_sent_to_https(answers: dict[str, Any]) -> None:

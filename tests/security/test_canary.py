@@ -8,6 +8,8 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -15,6 +17,7 @@ import pytest
 
 from tests import canary
 from tests.canary import WINDOW, Canary
+from tests.faults.leaks import Search
 from tests.gateway_config.test_postgres import SERVER, require_server
 
 SECRET = 'sk-planted/"µ"+q7Zr!x9Lw3=Kd'
@@ -113,3 +116,34 @@ def test_it_reads_rows_of_postgres(searcher: Canary) -> None:
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert found == {"t.text": {"vendor key"}, "t.data": {"token"}, "t.more": {"token"}}
+
+
+# The search after every fault test (tests/faults/leaks.py), of a stage without processes -------------------------------------
+
+
+def a_stage(folder: Path) -> Any:
+    state, services = folder / "machine-0", folder / "services"
+    for made in (state / "journal", services / "postgres" / "pg_wal", services / "postgres" / "base"):
+        made.mkdir(parents=True)
+    (folder / "machine-0.log").write_text("INFO nothing to see\n")
+    machine = SimpleNamespace(log=folder / "machine-0.log", state_dir=state, running=False)
+    key = f"sk-llmc-{'q7Zt' * 10}"
+    planted = ["1:bm90LWEta2V5LWJ1dC1sb25nLWVub3VnaC4uLi4=", "sk-planted-5f0c3a9b7d21e64c8a02d1f7"]
+    return SimpleNamespace(
+        folder=folder, secrets=planted, key=key, machines=[machine], services=SimpleNamespace(folder=services, postgres=None), token="t"
+    )
+
+
+@pytest.mark.parametrize("place", ["machine-0.log", "machine-0/journal/1.journal", "services/postgres/pg_wal/0001", "services/db.sqlite3"])
+@pytest.mark.parametrize("which", [0, 1, "key"])
+def test_the_search_after_a_fault_finds_it(tmp_path: Path, place: str, which: Any) -> None:
+    stage, search = a_stage(tmp_path), Search()
+    (tmp_path / "machine-0" / "journal" / "1.journal").write_bytes(f"{stage.key[:12]}… …{stage.key[-4:]}".encode())
+    assert search.leaks(stage) == [], "what people are shown of a key is no leak"
+    secret = stage.key if which == "key" else stage.secrets[which]
+    with (tmp_path / place).open("a") as file:
+        file.write(f"\nkey={secret[9:30]}\n")
+    (leak,) = search.leaks(stage)
+    assert place.rpartition("/")[2] in leak
+    assert secret not in leak
+    assert (search.stages, search.answers) == (2, 0)

@@ -23,6 +23,7 @@ def test_every_row_names_files_that_are_there_or_says_that_it_is_left_out() -> N
         assert missing == [], f"{number} names files that are not there"
         others = [name for name in named if "*" in name]
         assert all(f"test_{number.lower()}_" in name for name in others), number
+        assert all(list(ROOT.glob(name)) for name in others), f"{number} names files that are not there"
 
 
 def test_every_file_is_in_the_table() -> None:

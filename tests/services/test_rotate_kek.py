@@ -233,7 +233,7 @@ def test_a_process_without_the_new_key_keeps_its_last_good_settings_and_says_so(
 
 
 def test_every_installed_sealed_column_is_found_and_says_what_it_is_bound_to() -> None:
-    columns = sealing._columns()
+    columns = sealing.columns()
     assert sealing.Column(ProviderKey, "secret") in columns
     assert all(column.model._meta.get_field(column.name).check() == [] for column in columns)
 
