@@ -27,6 +27,7 @@ from core.conversation import Text, ToolUse
 from core.errors import ClientGone, GatewayError, InvalidRequest, ProviderTimeout, UnknownModel
 from core.events import Begun, Content, Ended, Result, TextDelta
 from core.usage import Usage
+from gateway import prompting
 from gateway.doors import openai_chat
 from gateway.doors.body import Scope
 from gateway.doors.http import Gateway
@@ -154,10 +155,12 @@ class Llm:
             body = _encode({"model": self.alias, "messages": asked, **options})
         except (TypeError, ValueError) as exc:
             raise InvalidRequest(f"Messages and options must be what JSON can say: {exc}.") from None
-        request = openai_chat.parse(body)
+        request, caller = openai_chat.parse(body), self._caller(view)
         request.dialect, request.task_type = _this, self._task_type
+        if request.template is not None:
+            prompting.expand(request, view, caller, self._gateway.max_body_bytes)
         headers = [] if timeout_s is None else [(_TIMEOUT_HEADER, b"%f" % timeout_s)]
-        return Generation(pipeline, view, self._caller(view), request, pipeline.request_id(), headers)
+        return Generation(pipeline, view, caller, request, pipeline.request_id(), headers)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import msgspec
 from core.chat import ChatRequest
 from core.config import CallerSpec
 from core.errors import GatewayError, InvalidRequest, ProviderError
-from gateway import admission
+from gateway import admission, prompting
 from gateway.doors import anthropic_messages
 from gateway.doors.answer import JSON, Headers, Send, refuse, require_method, respond
 from gateway.doors.body import Receive, Scope
@@ -38,6 +38,8 @@ class MessagesCountDoor:
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, anthropic_messages.SCOPE)
             request = anthropic_messages.parse_to_count(await self._gateway.body(scope, receive))
+            if request.template is not None:
+                prompting.expand(request, view, caller, self._gateway.max_body_bytes)
             request.headers = forwarded(scope, anthropic_messages.FORWARDED)
             headers, count = await _limited(pipeline, view, caller, request)
         except GatewayError as error:
