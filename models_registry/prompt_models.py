@@ -69,7 +69,7 @@ class PromptVersion(models.Model):
     template = models.ForeignKey(PromptTemplate, on_delete=models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
     messages = models.JSONField()
-    variables = models.JSONField(default=list)
+    variables = models.JSONField(default=list, blank=True)
     max_input_tokens = models.PositiveIntegerField(null=True, blank=True)
     note = models.CharField(max_length=300, blank=True)
     created_by = models.CharField(max_length=150, blank=True)

@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('number', models.PositiveIntegerField()),
                 ('messages', models.JSONField()),
-                ('variables', models.JSONField(default=list)),
+                ('variables', models.JSONField(blank=True, default=list)),
                 ('max_input_tokens', models.PositiveIntegerField(blank=True, null=True)),
                 ('note', models.CharField(blank=True, max_length=300)),
                 ('created_by', models.CharField(blank=True, max_length=150)),
