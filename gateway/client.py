@@ -8,7 +8,8 @@
     async def sentiment(text: str) -> Literal["good", "bad"]:
         '''How the writer feels.'''
 
-Messages and options are those of POST /v1/chat/completions. Every failure is a `core.errors.GatewayError`.
+Messages and options are those of POST /v1/chat/completions, `prompt={"id", "version", "variables"}` among them. Every failure is a
+`core.errors.GatewayError`.
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ class Llm:
         self.alias = alias
         self._task_type = task_type
 
-    async def chat(self, messages: str | Sequence[Mapping[str, Any]], *, timeout: float | None = None, **options: Any) -> Reply:
-        """The whole answer, within `timeout` seconds. Raises GatewayError."""
+    async def chat(self, messages: str | Sequence[Mapping[str, Any]] = (), *, timeout: float | None = None, **options: Any) -> Reply:
+        """The whole answer, within `timeout` seconds. With a `prompt`, messages may be left out. Raises GatewayError."""
         generation = self._generation(messages, timeout, {**options, "stream": False})
         with _settled(generation, timeout):
             async with asyncio.timeout(timeout):
@@ -131,7 +132,7 @@ class Llm:
             return _reply(_decoder.decode(generation.answer.body), generation)
 
     async def chat_stream(
-        self, messages: str | Sequence[Mapping[str, Any]], *, timeout: float | None = None, **options: Any
+        self, messages: str | Sequence[Mapping[str, Any]] = (), *, timeout: float | None = None, **options: Any
     ) -> AsyncIterator[str]:
         """The text as it comes; no piece may take longer than `timeout` seconds.
 
@@ -152,7 +153,8 @@ class Llm:
         view = pipeline.manager.view
         asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         try:
-            body = _encode({"model": self.alias, "messages": asked, **options})
+            own = {"messages": asked} if asked or "prompt" not in options else {}
+            body = _encode({"model": self.alias, **own, **options})
         except (TypeError, ValueError) as exc:
             raise InvalidRequest(f"Messages and options must be what JSON can say: {exc}.") from None
         request, caller = openai_chat.parse(body), self._caller(view)
