@@ -67,7 +67,7 @@ class _Counted(msgspec.Struct, kw_only=True):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=_MAX_MESSAGES)] | msgspec.UnsetType = msgspec.UNSET
+    messages: Annotated[list[_Message], msgspec.Meta(max_length=_MAX_MESSAGES)] | msgspec.UnsetType = msgspec.UNSET
     system: str | list[msgspec.Raw] | None = None
     tools: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(max_length=10_000)] | None = None
 

@@ -64,8 +64,9 @@ def template_in(fields: dict[str, msgspec.Raw], messages: object) -> msgspec.Raw
     template = fields.pop("prompt", None)
     if template is not None and bytes(template) == b"null":
         template = None
-    if messages is msgspec.UNSET and template is None:
-        raise invalid("Object missing required field `messages`")
+    if not messages and template is None:
+        missing = messages is msgspec.UNSET
+        raise invalid("Object missing required field `messages`" if missing else "Expected `array` of length >= 1 - at `$.messages`")
     return template
 
 

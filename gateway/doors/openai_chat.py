@@ -33,7 +33,7 @@ class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=2000)] | msgspec.UnsetType = msgspec.UNSET
+    messages: Annotated[list[_Message], msgspec.Meta(max_length=2000)] | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: _Tokens | None = None

@@ -115,6 +115,8 @@ async def test_history_comes_where_it_belongs_and_own_messages_come_last(bench: 
     own = [{"role": "user", "content": "And why not?", "name": "ann"}]
     await ask(bench, {"id": "support", "variables": {**VALUES, "history": history}}, messages=own)
     assert bench.messages() == [EXPECTED[0], *history, EXPECTED[1], *own]
+    await ask(bench, {"id": "support", "variables": VALUES}, messages=[])
+    assert bench.messages() == EXPECTED
 
 
 async def test_a_body_without_a_prompt_is_what_it_was(bench: PromptBench) -> None:
@@ -125,8 +127,9 @@ async def test_a_body_without_a_prompt_is_what_it_was(bench: PromptBench) -> Non
     assert (ended.prompt_name, ended.prompt_version) == ("", 0)
     missing = await Client(b'{"model":"m"}', headers=(AUTH,)).call(bench.door)
     assert (missing.status, missing.error["param"]) == (400, "messages")
-    nothing = await Client(b'{"model":"m","prompt":null}', headers=(AUTH,)).call(bench.door)
-    assert (nothing.status, nothing.error["param"]) == (400, "messages")
+    for body in (b'{"model":"m","prompt":null}', b'{"model":"m","messages":[],"prompt":null}'):
+        nothing = await Client(body, headers=(AUTH,)).call(bench.door)
+        assert (nothing.status, nothing.error["param"]) == (400, "messages")
 
 
 async def test_what_is_sent_counts_and_not_what_was_written(bench: PromptBench) -> None:
