@@ -21,7 +21,7 @@ from monitoring.api.filters import StrictFilters
 
 MAX_PREVIEW_CHARACTERS = 1_000_000
 _MAX_TOKENS = 100_000_000
-_VIEW = "models_registry.view_prompttemplate"
+_VIEW, _CHANGE = "models_registry.view_prompttemplate", "models_registry.change_prompttemplate"
 _WORDS = msgspec.structs.fields(Wording)
 
 
@@ -116,7 +116,7 @@ class PromptViewSet(ModelViewSet):
     serializer_class = PromptSerializer
     filterset_class = PromptFilters
     keyset = "name"
-    permission_for = {"versions": _VIEW, "preview": _VIEW}
+    permission_for = {"versions": _VIEW, "preview": _CHANGE}
 
     @extend_schema(responses=VersionSerializer(many=True))
     @action(detail=True, methods=["get"])

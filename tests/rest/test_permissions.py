@@ -68,7 +68,7 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("patch", PROMPT, {"labels": {"staging": 1}}, ("models_registry.change_prompttemplate",), 200),
     ("delete", PROMPT, None, ("models_registry.delete_prompttemplate",), 204),
     ("get", f"{PROMPT}/versions", None, ("models_registry.view_prompttemplate",), 200),
-    ("post", f"{PROMPT}/preview", {"variables": {"name": "Ann"}}, ("models_registry.view_prompttemplate",), 200),
+    ("post", f"{PROMPT}/preview", {"variables": {"name": "Ann"}}, ("models_registry.change_prompttemplate",), 200),
     ("get", f"{LLM}/prices", None, ("models_registry.view_price",), 200),
     (
         "post",
