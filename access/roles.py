@@ -26,7 +26,7 @@ def _each(verbs: str, app: str, *models: str) -> frozenset[str]:
 
 _CONFIGURATION_VIEWS = (
     _each("view", "providers", "provider", "providerkey")
-    | _each("view", "models_registry", "llmmodel", "route", "price", "exchangerate")
+    | _each("view", "models_registry", "llmmodel", "route", "prompttemplate", "price", "exchangerate")
     | _each("view", "access", "team", "teammember", "grant", "apikey", "budget")
 )
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
@@ -36,13 +36,13 @@ _TRAIL = _each("view export", "monitoring", "auditevent")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
     | _each("change", "providers", "providerkey")
-    | _each("add change", "models_registry", "llmmodel", "route")
+    | _each("add change", "models_registry", "llmmodel", "route", "prompttemplate")
     | _each("view change", "tasks", "task")
 )
 _ADMINISTERING = (
     _each("add change delete", "providers", "provider", "providerkey")
     | {"providers.rotate_providerkey"}
-    | _each("add change delete", "models_registry", "llmmodel", "route")
+    | _each("add change delete", "models_registry", "llmmodel", "route", "prompttemplate")
     | _each("add", "models_registry", "price", "exchangerate")
     | _each("add change delete", "access", "team", "teammember", "grant", "apikey", "budget", "personaltoken")
     | _each("view add change", "auth", "user")
@@ -58,7 +58,7 @@ ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _OPERATING | _ADMINISTERING,
     ),
     OPERATOR: (
-        "Keeps it running: tests and syncs providers, switches them, models and routes. No keys, no money, no people.",
+        "Keeps it running: tests and syncs providers, switches them, models, routes and prompts. No keys, no money, no people.",
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING,
     ),
     AUDITOR: (
@@ -70,7 +70,7 @@ ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 
 _TEAM_VIEWS = (
     _each("view", "access", "team", "teammember", "apikey", "budget")
-    | _each("view", "models_registry", "llmmodel", "route")
+    | _each("view", "models_registry", "llmmodel", "route", "prompttemplate")
     | _SUMS
     | _OWN_TOKENS
 )

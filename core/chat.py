@@ -10,6 +10,7 @@ import msgspec
 from core.conversation import Conversation
 from core.errors import InvalidRequest
 from core.events import Begun, Content, Ended, Result
+from core.prompts import PromptUse
 from core.usage import Usage
 
 __all__ = ["Answer", "ChatRequest", "Dialect", "StreamWriter", "Usage", "WireCall"]
@@ -64,7 +65,8 @@ class ChatRequest(msgspec.Struct):
     """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on.
 
     `served_by` is the name of the provider that is being asked; the pipeline sets it. `tag` is what the header `x-llm-tag` says,
-    `task_type` the type of the queued task that asks.
+    `task_type` the type of the queued task that asks. `template` is what the body says of a prompt template, until
+    `gateway.prompting` has put its messages among the fields; `prompt` is which one that was.
     """
 
     dialect: Dialect
@@ -78,6 +80,8 @@ class ChatRequest(msgspec.Struct):
     served_by: str = ""
     tag: str = ""
     task_type: str = ""
+    template: msgspec.Raw | None = None
+    prompt: PromptUse | None = None
     _conversation: Conversation | None = None
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from core.addresses import Network
+from core.prompts import PromptSpec
 from core.secrets import Secret
 
 DEFAULT_CURRENCY = "USD"
@@ -267,6 +268,7 @@ class CallerSpec(msgspec.Struct, frozen=True):
 
     `hidden`: names with nothing behind them that is open to the team. `barred`: ids of models that are not, behind whatever name
     they stand. `networks`: where it is accepted from, () = anywhere. `store_bodies`: what it asks and is answered is kept word for word.
+    `hidden_prompts`: ids of prompt templates that are not open to it.
     `team_limits` hold for all keys of the team together. `price_adjustment_bp`: what the team owes beside what its requests
     cost us, in basis points: 500 is 5 % more.
     """
@@ -286,6 +288,7 @@ class CallerSpec(msgspec.Struct, frozen=True):
     barred: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
     store_bodies: bool = False
+    hidden_prompts: frozenset[str] = frozenset()
 
     def may_name(self, alias: str) -> bool:
         """Whether this key may ask for what is called so, if there is such."""
@@ -314,6 +317,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Everything the data plane knows, at one version. `callers` is keyed by the HMAC digest of the API key,
     `models` by alias, each with its targets in order of preference, `routes` by theirs: they come before a model of that alias.
     `exchange_rates`: to the reporting `currency`, by the currency they are from, the latest first.
+    `prompts`: by name, and by id.
     `is_partial`: a key could not be opened because its service was away, and reading again may do better."""
 
     version: int
@@ -327,6 +331,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     currency: str = DEFAULT_CURRENCY
     exchange_rates: Mapping[str, tuple[ExchangeRateSpec, ...]] = msgspec.field(default_factory=dict)
     is_partial: bool = False
+    prompts: Mapping[str, PromptSpec] = msgspec.field(default_factory=dict)
 
     def rate_at(self, currency: str, wall_s: float) -> ExchangeRateSpec | None:
         """The rate in force at that moment; None = not known. The reporting currency's own is never needed."""

@@ -188,6 +188,8 @@ class Generation:
     def dropped(self) -> tuple[str, ...]:
         """What the client asked for and the vendor did not get: parameters by name, messages by number."""
         dropped = self._attempt.upstream.dropped if self._attempt is not None else ()
+        if self._request.prompt is not None and self._request.prompt.left_out:
+            dropped = (*dropped, self._request.prompt.left_out)
         return (*dropped, self._left_out) if self._left_out else dropped
 
     @property
@@ -294,6 +296,8 @@ class Generation:
             found.append((b"x-llm-attempts", b"%d" % self._attempts))
             if dropped := self.dropped:
                 found.append((b"x-llm-dropped-params", _names_header(dropped)))
+        if self._request.prompt is not None:
+            found.append((b"x-llm-prompt", self._request.prompt.header))
         if self._ended and self._charge.usage is not None and self._charge.cost_micros is not None:
             found.append((b"x-llm-cost", _cost_header(self._charge)))
         return found

@@ -19,6 +19,7 @@ _BYTES_PER_TOKEN = 4
 _WINDOWS_AT_MOST = 4
 _NO_USAGE = Usage()
 _NO_LABELS = ("", "", "")
+_NO_PROMPT = ("", 0)
 _SAME_CURRENCY = "1"
 _ASKED_TIERS = {b'"%s"' % tier.encode(): tier for tier in SERVICE_TIERS}
 
@@ -239,6 +240,7 @@ def ended(
         version,
         _text(", ".join(dropped), _MAX_MESSAGE),
         *labels,
+        *((request.prompt.name, request.prompt.version) if request.prompt is not None else _NO_PROMPT),
     )
 
 

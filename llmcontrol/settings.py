@@ -343,6 +343,7 @@ UNFOLD = {
                 "items": [
                     _entry("Models", "neurology", "models_registry.llmmodel"),
                     _entry("Routes", "alt_route", "models_registry.route"),
+                    _entry("Prompts", "edit_note", "models_registry.prompttemplate"),
                     _entry("Exchange rates", "currency_exchange", "models_registry.exchangerate"),
                 ],
             },

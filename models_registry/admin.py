@@ -293,3 +293,6 @@ def _in_plain_words(failed: Exception) -> str:
     if isinstance(failed, GatewayError):
         return failed.message
     return " ".join(failed.messages) if isinstance(failed, ValidationError) else str(failed)
+
+
+from models_registry import prompt_admin  # noqa: E402, F401  (Django looks for admin classes in this file alone)

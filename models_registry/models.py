@@ -14,7 +14,10 @@ from django.utils import timezone
 from core.config import RouteSpec
 from core.money import CURRENCIES, UNKNOWN_CURRENCY, plain_rate
 from models_registry import chains
+from models_registry.prompt_models import PromptTemplate, PromptVersion
 from providers.models import Provider, visibility_field
+
+__all__ = ["ALIAS_VALIDATOR", "ExchangeRate", "LLMModel", "Price", "PromptTemplate", "PromptVersion", "Route", "validate_currency"]
 
 ALIAS_VALIDATOR = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "Use letters, digits and . _ : / @ -; start with a letter or digit.")
 

@@ -14,7 +14,19 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from monitoring import bodies
-from monitoring.filters import Between, KeyNamed, ModelNamed, Outcome, ProviderNamed, Since, StatusCode, Tagged, TeamNamed, UserNamed
+from monitoring.filters import (
+    Between,
+    KeyNamed,
+    ModelNamed,
+    Outcome,
+    PromptNamed,
+    ProviderNamed,
+    Since,
+    StatusCode,
+    Tagged,
+    TeamNamed,
+    UserNamed,
+)
 from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
 from monitoring.pages import Pages, ReadOnly, amount
@@ -81,7 +93,10 @@ class Ledger(ReadOnly, ModelAdmin):
 class RequestLogAdmin(Pages, Ledger):
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
-    list_filter = (Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed, UserNamed, Tagged)
+    list_filter = (
+        *(Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed),
+        *(UserNamed, Tagged, PromptNamed),
+    )
     fieldsets = (
         (None, {"fields": (("request_id", "when"), ("status_code", "error_code"), "error_message")}),
         ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("dialect", "mode"))}),
@@ -93,6 +108,7 @@ class RequestLogAdmin(Pages, Ledger):
                     ("sent_to", "config_version"),
                     ("total_tokens", "cost"),
                     ("took", "first_token"),
+                    ("prompt_name", "prompt_version"),
                     "dropped",
                 )
             },

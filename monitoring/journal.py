@@ -126,6 +126,8 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
     end_user: str = ""
     task_type: str = ""
     tag: str = ""
+    prompt_name: str = ""
+    prompt_version: int = 0
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded

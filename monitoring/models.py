@@ -144,6 +144,10 @@ class RequestLog(models.Model):
     end_user = _user()
     task_type = _task_type()
     tag = _tag()
+    prompt_name = models.CharField(
+        "prompt", max_length=100, blank=True, default="", db_default="", help_text="The prompt template that was filled in, if any."
+    )
+    prompt_version = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
         verbose_name = "request"
@@ -156,6 +160,7 @@ class RequestLog(models.Model):
                 for name in ("team_id", "team_name", "key_name", "alias", "provider_name", "status_code")
             ),
             *_sparse_indexes("request"),
+            models.Index(fields=["prompt_name", "prompt_version", "id"], name="request_prompt", condition=models.Q(prompt_name__gt="")),
         ]
 
     def __str__(self) -> str:

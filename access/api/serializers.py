@@ -12,7 +12,7 @@ from access import scope, services
 from access.api.budgets import AmountField
 from access.budget_rules import limit_of
 from access.models import ApiKey, Budget, Grant, Team, TeamMember
-from models_registry.models import LLMModel, Route
+from models_registry.models import LLMModel, PromptTemplate, Route
 from monitoring.api.bodies import LimitsSerializer, Strict, StrictModel, in_body_words
 from providers.models import Provider
 
@@ -84,6 +84,9 @@ class GrantSerializer(Strict):
     )
     route = serializers.PrimaryKeyRelatedField(
         queryset=Route.objects.all(), pk_field=serializers.UUIDField(), required=False, allow_null=True
+    )
+    prompt = serializers.PrimaryKeyRelatedField(
+        queryset=PromptTemplate.objects.all(), pk_field=serializers.UUIDField(), required=False, allow_null=True
     )
     created_at = serializers.DateTimeField(read_only=True)
 

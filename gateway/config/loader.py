@@ -37,10 +37,11 @@ from core.config import (
 )
 from core.errors import ConfigurationError
 from core.money import MAX_RATE, RATE_SCALE
+from core.prompts import PromptSpec
 from core.secrets import CannotOpen, KekAway
 from gateway.config.publisher import current_version
 from models_registry import chains
-from models_registry.models import ExchangeRate, LLMModel, Price, Route
+from models_registry.models import ExchangeRate, LLMModel, Price, PromptTemplate, Route
 from monitoring.moment import one_moment
 from providers.models import Provider, ProviderKey
 from providers.services import spec_of
@@ -69,6 +70,7 @@ def load(previous: Snapshot | None, *, clock: Clock = SystemClock()) -> Snapshot
         providers = _providers(last_good, alarms)
         models = _models(last_good, set(providers), now, alarms)
         routes = _routes(last_good, alarms)
+        prompts = _prompts(last_good, alarms)
         callers = _callers(last_good, _Reach(openness.read(), models, routes), alarms)
         budgets = _budgets(last_good, alarms)
         rates = _exchange_rates(settings.REPORTING_CURRENCY, now)
@@ -87,6 +89,7 @@ def load(previous: Snapshot | None, *, clock: Clock = SystemClock()) -> Snapshot
         currency=settings.REPORTING_CURRENCY,
         exchange_rates=rates,
         is_partial=alarms.may_pass,
+        prompts=prompts,
     )
 
 
@@ -238,6 +241,19 @@ def _routes(last_good: Snapshot, alarms: _Alarms) -> dict[str, RouteSpec]:
     return found
 
 
+# Prompts ------------------------------------------------------------------------------------------------------------
+
+
+def _prompts(last_good: Snapshot, alarms: _Alarms) -> dict[str, PromptSpec]:
+    """By name and by id: no name looks like an id."""
+    found: dict[str, PromptSpec] = {}
+    for row in PromptTemplate.objects.filter(is_active=True).order_by().prefetch_related("versions"):
+        spec = _build(row.spec, f"Prompt {row.name}", last_good.prompts.get(str(row.pk)), alarms)
+        if spec is not None:
+            found[spec.name] = found[spec.id] = spec
+    return found
+
+
 # Budgets ------------------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +310,9 @@ class _Reach:
             self._of_team[team_id] = self._work_out([("team", team_id)])
         return self._of_team[team_id]
 
+    def hidden_prompts(self, team_id: str) -> frozenset[str]:
+        return self._closed.barred_prompts([("team", team_id)]) if self._closed.prompts else frozenset()
+
     def _work_out(self, holders: list[tuple[str, str]]) -> tuple[frozenset[str], frozenset[str]]:
         barred = self._closed.barred_models(holders)
         shut = {alias for alias, models in self._models.items() if all(model.id in barred for model in models)}
@@ -315,7 +334,7 @@ def _callers(last_good: Snapshot, reach: _Reach, alarms: _Alarms) -> dict[bytes,
         spec = _build(partial(_caller_spec, row, reach), f"API key {row.name} ({row.prefix}…)", last_good.callers.get(digest), alarms)
         if spec is not None and spec is last_good.callers.get(digest):
             hidden, barred = reach.of(spec.team_id)  # what was closed to the team since is closed to its damaged keys, too
-            spec = msgspec.structs.replace(spec, hidden=hidden, barred=barred)
+            spec = msgspec.structs.replace(spec, hidden=hidden, barred=barred, hidden_prompts=reach.hidden_prompts(spec.team_id))
         if spec is not None:
             callers[digest] = spec
     return callers
@@ -347,6 +366,7 @@ def _caller_spec(row: _CallerRow, reach: _Reach) -> CallerSpec:
         barred=barred,
         networks=read_networks(msgspec.convert(row.source_networks, list[str])) if row.source_networks is not None else (),
         store_bodies=row.store_bodies,
+        hidden_prompts=reach.hidden_prompts(str(row.team_id)),
     )
 
 

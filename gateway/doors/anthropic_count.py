@@ -11,7 +11,7 @@ import msgspec
 
 from core.chat import ChatRequest
 from core.errors import GatewayError, InvalidRequest, ProviderError
-from gateway import admission
+from gateway import admission, prompting
 from gateway.doors import anthropic_messages
 from gateway.doors.answer import JSON, Send, refuse, require_method, respond
 from gateway.doors.body import Receive, Scope
@@ -36,6 +36,8 @@ class MessagesCountDoor:
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, anthropic_messages.SCOPE)
             request = anthropic_messages.parse_to_count(await self._gateway.body(scope, receive))
+            if request.template is not None:
+                prompting.expand(request, view, caller, self._gateway.max_body_bytes)
             request.headers = forwarded(scope, anthropic_messages.FORWARDED)
             target = targets_for(view, caller, request)[0]
             async with within_limits(pipeline, caller) as limits:

@@ -59,6 +59,17 @@ def refuse_reserved(fields: Mapping[str, msgspec.Raw], *more: str) -> None:
             raise InvalidRequest(f"{name!r} is not supported by this endpoint yet; leave it out.", param=name)
 
 
+def template_in(fields: dict[str, msgspec.Raw], messages: object) -> msgspec.Raw | None:
+    """What the body says of a prompt template, taken out of `fields`. Raises InvalidRequest where there are no messages either."""
+    template = fields.pop("prompt", None)
+    if template is not None and bytes(template) == b"null":
+        template = None
+    if not messages and template is None:
+        missing = messages is msgspec.UNSET
+        raise invalid("Object missing required field `messages`" if missing else "Expected `array` of length >= 1 - at `$.messages`")
+    return template
+
+
 def unread_below(fields: Mapping[str, msgspec.Raw], struct: type, skip: Collection[str] = ()) -> list[str]:
     """Keys below the top level that say something and that no struct knows by which a body is read as `struct`.
 

@@ -12,7 +12,7 @@ from core.addresses import Network
 from core.chat import ChatRequest
 from core.config import CallerSpec
 from core.errors import GatewayError, NotAuthenticated, ServerBusy
-from gateway import admission
+from gateway import admission, prompting
 from gateway.doors.answer import DoorDialect, Send, id_header, refuse, require_method, server_down
 from gateway.doors.body import Receive, Scope, read_body
 from gateway.doors.exchange import Exchange, Timers
@@ -92,6 +92,8 @@ class GenerationDoor:
             caller = self._gateway.identify(view, scope)
             body = await self._gateway.body(scope, receive)
             request = self.read(body, scope, view, caller)
+            if request.template is not None:
+                prompting.expand(request, view, caller, self._gateway.max_body_bytes)
         except GatewayError as error:
             if caller is None:
                 metrics.ERRORS.labels(error.code).inc()

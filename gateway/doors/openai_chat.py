@@ -33,7 +33,7 @@ class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=2000)]
+    messages: Annotated[list[_Message], msgspec.Meta(max_length=2000)] | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: _Tokens | None = None
@@ -58,7 +58,8 @@ _true, _with_usage = msgspec.Raw(b"true"), msgspec.Raw(b'{"include_usage":true}'
 def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. `force_stream`: whatever the body says, stream with usage."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields, "prompt")
+    bodies.refuse_reserved(fields)
+    template = bodies.template_in(fields, checked.messages)
     if force_stream:
         fields["stream"] = _true
         fields["stream_options"] = _with_usage
@@ -74,6 +75,7 @@ def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
         max_output_tokens=most,
         body_bytes=len(body),
         fields=fields,
+        template=template,
     )
 
 

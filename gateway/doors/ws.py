@@ -26,7 +26,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from core.config import CallerSpec
 from core.errors import ClientGone, GatewayError, InvalidRequest, NotAuthenticated, ServerBusy
-from gateway import admission
+from gateway import admission, prompting
 from gateway.doors import openai_chat
 from gateway.doors.answer import server_down
 from gateway.doors.http import Gateway
@@ -203,7 +203,10 @@ class GenerateConsumer(AsyncWebsocketConsumer):
         caller = self._identify()
         pipeline = self._gateway.live()
         request = openai_chat.parse(bytes(frame.request), force_stream=True)
-        generation = Generation(pipeline, pipeline.manager.view, caller, request, pipeline.request_id())
+        view = pipeline.manager.view
+        if request.template is not None:
+            prompting.expand(request, view, caller, self._gateway.max_body_bytes)
+        generation = Generation(pipeline, view, caller, request, pipeline.request_id())
         task = asyncio.create_task(self._run(frame.id, generation))
         self._running[frame.id] = task
         task.add_done_callback(lambda _: self._done(frame.id))

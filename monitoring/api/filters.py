@@ -117,6 +117,8 @@ class StatsFilters(StrictFilters):
 class RequestFilters(_Log):
     provider = django_filters.CharFilter(field_name="provider_name", help_text="Name.")
     status = django_filters.NumberFilter(field_name="status_code", min_value=100, max_value=599, help_text="What the client got, e.g. 429.")
+    prompt = Label(field_name="prompt_name", help_text="Name of the prompt template that was filled in.")
+    prompt_version = django_filters.NumberFilter(min_value=1, max_value=2_147_483_647)
 
     class Meta:
         model = RequestLog

@@ -13,7 +13,8 @@ from rest_framework.test import APIClient
 
 from access.models import ApiKey, Budget, Grant, Team, TeamMember
 from access.services import create_api_key, create_personal_token
-from models_registry.models import ExchangeRate, LLMModel, Price, Route
+from models_registry.models import ExchangeRate, LLMModel, Price, PromptTemplate, Route
+from models_registry.prompt_services import Wording, save_prompt
 from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import RequestLog, UsageRecord
 from providers.models import Provider, ProviderKey
@@ -35,6 +36,7 @@ class World:
     price: Price
     rate: ExchangeRate
     route: Route
+    prompt: PromptTemplate
     team: Team
     api_key: ApiKey
     api_key_plaintext: str
@@ -96,6 +98,8 @@ def world(db: None) -> World:
     price = set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=MOMENT)
     rate = set_exchange_rate(base="CNY", quote="USD", rate="0.1404", valid_from=MOMENT)
     route = Route.objects.create(alias="main", targets=["echo"])
+    prompt = PromptTemplate(name="greeting")
+    save_prompt(prompt, Wording([{"role": "user", "content": "Greet {{name}}."}], [{"name": "name"}]))
     team = Team.objects.create(name="search")
     api_key, plaintext = create_api_key(name="bot", team=team)
     budget = Budget.objects.create(team=team, kind="requests", limit=100)
@@ -104,7 +108,7 @@ def world(db: None) -> World:
     grant = Grant.objects.create(team=team, model=model)
     task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=api_key))[0]
     rows = (member, grant, usage_record(1), request_log(1), task)
-    return World(provider, provider.keys.get(), model, price, rate, route, team, api_key, plaintext, budget, *rows)
+    return World(provider, provider.keys.get(), model, price, rate, route, prompt, team, api_key, plaintext, budget, *rows)
 
 
 def usage_record(number: int, **fields: Any) -> UsageRecord:

@@ -17,6 +17,8 @@ from tests.rest.conftest import World
 LLM = "/api/v1/llm"
 PROVIDER, MODEL, PRICE = f"{LLM}/providers/{{provider.id}}", f"{LLM}/models/{{model.id}}", f"{LLM}/prices/{{price.id}}"
 ROUTE = f"{LLM}/routes/{{route.id}}"
+PROMPT = f"{LLM}/prompts/{{prompt.id}}"
+NEW_PROMPT = {"name": "new", "messages": [{"role": "user", "content": "Hi."}]}
 TEAM, KEY = f"{LLM}/teams/{{team.id}}", f"{LLM}/keys/{{api_key.id}}"
 BUDGET = f"{LLM}/budgets/{{budget.id}}"
 MEMBER, GRANT = f"{LLM}/members/{{member.id}}", f"{LLM}/grants/{{grant.id}}"
@@ -59,6 +61,14 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("put", ROUTE, {"alias": "new", "targets": ["echo"]}, ("models_registry.change_route",), 200),
     ("patch", ROUTE, {"fixed_answer": "Later."}, ("models_registry.change_route",), 200),
     ("delete", ROUTE, None, ("models_registry.delete_route",), 204),
+    ("get", f"{LLM}/prompts", None, ("models_registry.view_prompttemplate",), 200),
+    ("post", f"{LLM}/prompts", NEW_PROMPT, ("models_registry.add_prompttemplate",), 201),
+    ("get", PROMPT, None, ("models_registry.view_prompttemplate",), 200),
+    ("put", PROMPT, {**NEW_PROMPT, "variables": []}, ("models_registry.change_prompttemplate",), 200),
+    ("patch", PROMPT, {"labels": {"staging": 1}}, ("models_registry.change_prompttemplate",), 200),
+    ("delete", PROMPT, None, ("models_registry.delete_prompttemplate",), 204),
+    ("get", f"{PROMPT}/versions", None, ("models_registry.view_prompttemplate",), 200),
+    ("post", f"{PROMPT}/preview", {"variables": {"name": "Ann"}}, ("models_registry.change_prompttemplate",), 200),
     ("get", f"{LLM}/prices", None, ("models_registry.view_price",), 200),
     (
         "post",
@@ -199,7 +209,7 @@ def _routes(patterns: list[Any], prefix: str = "/") -> set[str]:
 
 def test_every_route_is_in_the_table() -> None:
     routes = _routes(get_resolver().url_patterns)
-    names = ("provider", "model", "price", "rate", "route", "team", "member", "grant", "api_key", "key", "budget", "task")
+    names = ("provider", "model", "price", "rate", "route", "prompt", "team", "member", "grant", "api_key", "key", "budget", "task")
     in_table = {path.format(**dict.fromkeys(names, _ID)) for _, path, *_ in TABLE}
     missing = {route for route in routes if not any(_same(route, path) for path in in_table)}
     assert missing == set()

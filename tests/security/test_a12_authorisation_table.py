@@ -58,6 +58,7 @@ def with_ids(route: str, tenants: Tenants) -> str:
         ("llm/budgets", ours.budget),
         ("llm/models", ours.model),
         ("llm/routes", ours.route),
+        ("llm/prompts", ours.prompt),
         ("llm/prices", ours.price),
         ("llm/exchange-rates", ours.rate),
         ("llm/providers", ours.provider),

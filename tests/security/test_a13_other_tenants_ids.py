@@ -23,6 +23,7 @@ ROWS = {
     "llm/budgets": "budget",
     "llm/models": "model",
     "llm/routes": "route",
+    "llm/prompts": "prompt",
     "llm/prices": "price",
     "llm/exchange-rates": "rate",
     "llm/providers": "provider",
@@ -84,7 +85,7 @@ def test_every_route_of_rest(tenants: Tenants, role: str) -> None:
 def test_what_is_ours_is_there(tenants: Tenants) -> None:
     """Or the test above would pass with nothing but 404."""
     client = tenants.rest(tenants.ours.people["manager"])
-    for route in ("teams", "members", "keys", "budgets", "models", "routes"):
+    for route in ("teams", "members", "keys", "budgets", "models", "routes", "prompts"):
         row = getattr(tenants.ours, route.removesuffix("s"))
         assert client.get(f"/api/v1/llm/{route}/{row.pk}").status_code == 200, route
     assert client.get("/api/v1/requests/ours-1").status_code == 200
