@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.errors import BudgetExhausted, GatewayError
 from gateway.doors import fields
 from gateway.doors.anthropic_reading import conversation
@@ -77,6 +77,7 @@ class _Body(_Counted, kw_only=True):
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stop_sequences: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -87,7 +88,9 @@ _counted = msgspec.json.Decoder(_Counted)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. Anthropic's streams always tell their usage."""
     checked, raw = fields.read(body, _body)
-    return _request(checked.model, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None)
+    return _request(
+        checked.model, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None, cache=checked.cache
+    )
 
 
 def parse_to_count(body: bytes) -> ChatRequest:
@@ -96,7 +99,15 @@ def parse_to_count(body: bytes) -> ChatRequest:
     return _request(checked.model, raw, len(body), stream=False, max_output_tokens=None)
 
 
-def _request(model: str, raw: dict[str, msgspec.Raw], body_bytes: int, *, stream: bool, max_output_tokens: int | None) -> ChatRequest:
+def _request(
+    model: str,
+    raw: dict[str, msgspec.Raw],
+    body_bytes: int,
+    *,
+    stream: bool,
+    max_output_tokens: int | None,
+    cache: CacheWish | None = None,
+) -> ChatRequest:
     fields.refuse_reserved(raw, "prompt")
     return ChatRequest(
         dialect=_this,
@@ -106,6 +117,7 @@ def _request(model: str, raw: dict[str, msgspec.Raw], body_bytes: int, *, stream
         max_output_tokens=max_output_tokens,
         body_bytes=body_bytes,
         fields=raw,
+        cache=cache,
     )
 
 

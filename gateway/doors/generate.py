@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.config import CallerSpec
 from core.conversation import Conversation, Message, Text
 from core.errors import InvalidRequest
@@ -34,6 +34,7 @@ class _Body(msgspec.Struct):
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     stream: bool | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -67,6 +68,7 @@ def parse(body: bytes) -> ChatRequest:
         max_output_tokens=asked.max_tokens,
         body_bytes=len(body),
         fields=fields,
+        cache=asked.cache,
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.sharing.machine_claims import Claims
 from gateway.sharing.machine_laid import Laid
-from gateway.sharing.peers import Heard
+from gateway.sharing.peers import CACHE_PREFIX, Heard
 
 _log = logging.getLogger(__name__)
 # The kernel holds more, but one message should not fill what it holds of many.
@@ -34,10 +34,12 @@ class _Message(msgspec.Struct, frozen=True):
 class MachinePeers:
     """See `gateway.sharing.peers.Peers`. `start` before anything is claimed or told; `listen` may come before it."""
 
-    def __init__(self, folder: Path, secret: bytes, wall: Callable[[], float], max_laid_bytes: int) -> None:
-        """`folder` is the one of `machine_folder`; `secret`, the same in every process, seals what is laid down."""
+    def __init__(self, folder: Path, secret: bytes, wall: Callable[[], float], max_laid_bytes: int, max_cache_bytes: int = 0) -> None:
+        """`folder` is the one of `machine_folder`; `secret`, the same in every process, seals what is laid down. What can be made again
+        at any time, the cache's, has room of its own, so that it takes none from what must last."""
         self._claims = Claims(folder / "claims")
         self._laid = Laid(folder / "laid", secret, wall, max_laid_bytes)
+        self._cached = Laid(folder / "cache", secret, wall, max_cache_bytes)
         self._sockets = folder / "sockets"
         self._listeners: dict[str, Heard] = {}
         self._decoder = msgspec.json.Decoder(_Message)
@@ -48,6 +50,7 @@ class MachinePeers:
         """Raises OSError where the folder is gone or cannot be written."""
         self._claims.open()
         self._laid.open()
+        self._cached.open()
         self._sockets.mkdir(mode=0o700, exist_ok=True)
         # An address may be 107 bytes long, a path longer: it is spelled by way of the open folder.
         self._folder_fd = os.open(self._sockets, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -94,13 +97,16 @@ class MachinePeers:
     async def lay(self, name: str, value: bytes, ttl_s: float) -> None:
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(_DISK_S):
-                await asyncio.to_thread(self._laid.put, name, value, ttl_s)
+                await asyncio.to_thread(self._place_of(name).put, name, value, ttl_s)
 
     async def look(self, name: str) -> bytes | None:
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(_DISK_S):
-                return await asyncio.to_thread(self._laid.get, name)
+                return await asyncio.to_thread(self._place_of(name).get, name)
         return None
+
+    def _place_of(self, name: str) -> Laid:
+        return self._cached if name.startswith(CACHE_PREFIX) else self._laid
 
     @property
     def _name(self) -> str:

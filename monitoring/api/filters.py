@@ -119,6 +119,7 @@ class StatsFilters(StrictFilters):
 class RequestFilters(_Log):
     provider = django_filters.CharFilter(field_name="provider_name", help_text="Name.")
     status = django_filters.NumberFilter(field_name="status_code", min_value=100, max_value=599, help_text="What the client got, e.g. 429.")
+    cache = django_filters.ChoiceFilter(choices=RequestLog.Cache.choices, help_text="What the cache had to do with it.")
 
     class Meta:
         model = RequestLog
