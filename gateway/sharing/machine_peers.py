@@ -8,8 +8,9 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +25,7 @@ _MAX_MESSAGE_BYTES = 60_000
 _ATTEMPTS, _AGAIN_S = 5, 0.01
 _DISK_S = 0.05
 _READS_PER_TURN = 64
+T = TypeVar("T")
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -95,15 +97,10 @@ class MachinePeers:
         self._listeners[kind] = heard
 
     async def lay(self, name: str, value: bytes, ttl_s: float) -> None:
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(_DISK_S):
-                await asyncio.to_thread(self._place_of(name).put, name, value, ttl_s)
+        await _within(_DISK_S, partial(self._place_of(name).put, name, value, ttl_s))
 
     async def look(self, name: str) -> bytes | None:
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(_DISK_S):
-                return await asyncio.to_thread(self._place_of(name).get, name)
-        return None
+        return await _within(_DISK_S, partial(self._place_of(name).get, name))
 
     def _place_of(self, name: str) -> Laid:
         return self._cached if name.startswith(CACHE_PREFIX) else self._laid
@@ -151,3 +148,11 @@ class MachinePeers:
                 heard(said.message)
             except Exception:
                 _log.exception("a message of another worker about %s was not understood", said.kind)
+
+
+async def _within(seconds: float, work: Callable[[], T]) -> T | None:
+    """What `work` gives, done by a thread. None where that fails, or takes longer; not where only the loop was held up meanwhile."""
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    done, _ = await asyncio.wait({working}, timeout=seconds)
+    working.add_done_callback(lambda ended: None if ended.cancelled() else ended.exception())
+    return working.result() if done and working.exception() is None else None
