@@ -31,12 +31,13 @@ def test_f49_five_hundred_cold_and_at_an_expiry(new_stage: Callable[..., Stage],
     stage = new_stage(workers=1, env=ROOM)
     one_call(stage, judge, "in 1 process", stream=False)
     alias, prompt = stage.model(MODEL, cache_ttl_s=TTL_S), f"nonce:{uuid.uuid4()}"
-    asked = stage.ask(alias, prompt)
+    (asked,) = asyncio.run(herd(stage, alias, prompt, clients=1))
     time.sleep(TTL_S)  # from when it was made, which was before
     began_s = time.monotonic()
     history = asyncio.run(herd(stage, alias, prompt))
     expiries, why = int((time.monotonic() - began_s) // TTL_S), str(history.statuses())
-    calls = len(stage.vendor.calls(asked.nonce)) - 1
+    calls = len(stage.vendor.calls(prompt)) - 1
+    judge("F49", "before an expiry: answered", int(asked.outcome == "ok"), equals=1, why=str(asked))
     judge(
         "F49",
         "upstream calls for 500 at an expiry, in 1 process, besides one for each TTL that they took",
@@ -83,16 +84,18 @@ def charged(stage: Stage, alias: str) -> int:
     return sum(used.alias == alias for used in stage.database.usage())
 
 
-async def herd(stage: Stage, alias: str, prompt: str, headers: dict[str, str] | None = None, *, stream: bool = False) -> History:
+async def herd(
+    stage: Stage, alias: str, prompt: str, headers: dict[str, str] | None = None, *, stream: bool = False, clients: int = CLIENTS
+) -> History:
     """The same prompt, and so the same body, on a connection each."""
     rows = History()
-    clients = [Client(stage.machine.port) for _ in range(CLIENTS)]
-    for _ in clients:
+    connections = [Client(stage.machine.port) for _ in range(clients)]
+    for _ in connections:
         row = new_row(alias, stream)
         row.nonce = row.prompt = prompt
         rows.append(row)
     sent = request(rows[0], stage.machine.port, stage.key, headers or {}, {})
-    await asyncio.gather(*(client.ask(row, sent, TIMEOUT_S) for client, row in zip(clients, rows, strict=True)))
-    for client in clients:
+    await asyncio.gather(*(client.ask(row, sent, TIMEOUT_S) for client, row in zip(connections, rows, strict=True)))
+    for client in connections:
         client.close()
     return rows
