@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -13,7 +13,7 @@ from core.events import Begun, Content, Ended, Result
 from core.prompts import PromptUse
 from core.usage import Usage
 
-__all__ = ["Answer", "ChatRequest", "Dialect", "StreamWriter", "Usage", "WireCall"]
+__all__ = ["Answer", "CacheWish", "ChatRequest", "Dialect", "StreamWriter", "Usage", "WireCall"]
 
 
 class StreamWriter(Protocol):
@@ -61,6 +61,13 @@ def unreadable(exc: msgspec.DecodeError) -> InvalidRequest:
     return InvalidRequest(f"A value in the body cannot be carried to the provider that serves this model: {exc}.")
 
 
+class CacheWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a body's `cache` says: not `enabled` = neither given from the cache nor kept there; `ttl_s` = no answer older than that."""
+
+    enabled: bool = True
+    ttl_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 class ChatRequest(msgspec.Struct):
     """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on.
 
@@ -82,6 +89,7 @@ class ChatRequest(msgspec.Struct):
     task_type: str = ""
     template: msgspec.Raw | None = None
     prompt: PromptUse | None = None
+    cache: CacheWish | None = None
     _conversation: Conversation | None = None
 
     @property

@@ -223,6 +223,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
     `truncate`: a conversation longer than the window loses its oldest turns instead of being refused.
     `limits`: ours, for this model at this provider; beyond them the next target is asked.
     `prices`: see `most_specific_first`.
+    `cache_ttl_s`: for how long its answers are given again to the same request, in seconds; 0 = they are not.
     """
 
     id: str
@@ -239,6 +240,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
     drop_params: bool = False
     truncate: bool = False
     limits: LimitSpec = LimitSpec()
+    cache_ttl_s: int = 0
 
     def price_at(self, wall_s: float, input_tokens: int = 0, service_tier: str = "") -> PriceSpec | None:
         """The price in force at that moment for a request of that size and tier; None = unknown, which is never the same as free."""
@@ -255,12 +257,14 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
 class RouteSpec(msgspec.Struct, frozen=True):
     """A name that callers use for a chain: the models of each alias of `targets`, one after the other; then those of
-    `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes. "" = the chain does not have that."""
+    `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes. "" = the chain does not have that.
+    `cache_ttl_s`: as of a model, for what is asked by this name; None = as its models say."""
 
     alias: str
     targets: tuple[str, ...]
     degrade_to: str = ""
     fixed_answer: str = ""
+    cache_ttl_s: int | None = None
 
 
 class CallerSpec(msgspec.Struct, frozen=True):

@@ -11,8 +11,9 @@ from core.clock import Clock
 from core.config import CallerSpec, LimitSpec, ModelSpec, ProviderSpec, Snapshot
 from core.errors import CallerLimited, ConfigurationError, GatewayError, ProviderLimited
 from core.outbound import Transport
-from gateway import news
+from gateway import cache, news
 from gateway.breaker import STATE_NUMBERS
+from gateway.cached import identity_of
 from gateway.limits import Gate, Gates, Local, one_of
 from gateway.router import Link, Target, View, chains, providers_of
 from gateway.runtime import ProviderRuntime
@@ -70,7 +71,10 @@ class Manager:
         """Unchanged providers keep their connections, breakers and rates; callers keep what they have used."""
         self._runtimes = dict(self._runtimes_for(providers_of(snapshot)))
         self._apply_limits(snapshot)
-        targets = {alias: tuple(self._targets(snapshot, alias, chain)) for alias, chain in chains(snapshot)}
+        targets = {
+            alias: tuple(self._targets(snapshot, alias, chain, cache.ttl_of(snapshot.routes.get(alias), chain)))
+            for alias, chain in chains(snapshot)
+        }
         self.view = View(snapshot=snapshot, targets={alias: found for alias, found in targets.items() if found})
         metrics.CONFIG_VERSION.set(snapshot.version)
         metrics.CONFIG_ALARMS.set(len(snapshot.alarms))
@@ -168,11 +172,12 @@ class Manager:
                     continue
             yield spec.id, runtime
 
-    def _targets(self, snapshot: Snapshot, alias: str, chain: Iterable[Link]) -> Iterable[Target]:
+    def _targets(self, snapshot: Snapshot, alias: str, chain: Iterable[Link], cache_ttl_s: int) -> Iterable[Target]:
         """`alias` is what callers asked for."""
         for model, degraded in chain:
             runtime = self._runtimes.get(model.provider_id)
             if runtime is not None and model.model_type in _SERVED:
+                window = min(filter(None, (model.context_window, self._max_context_tokens)), default=0)
                 yield Target(
                     model=model,
                     provider=runtime.spec,
@@ -183,12 +188,14 @@ class Manager:
                         (b"x-llm-model", _header(model.model_id)),
                         (b"x-llm-alias", _header(alias)),
                         (b"x-llm-config-version", b"%d" % snapshot.version),
-                        (b"x-llm-cache", b"off"),
+                        *(() if cache_ttl_s else [(b"x-llm-cache", b"off")]),
                         *([(b"x-llm-degraded", b"1")] if degraded else []),
                     ),
                     gate=self._gate_to(model),
-                    window=min(filter(None, (model.context_window, self._max_context_tokens)), default=0),
+                    window=window,
                     degraded=degraded,
+                    cache_ttl_s=cache_ttl_s,
+                    identity=identity_of(model, runtime.spec, window) if cache_ttl_s else b"",
                 )
 
     def _gate_to(self, model: ModelSpec) -> Gate | Gates | None:

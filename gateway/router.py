@@ -24,7 +24,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """A model at a live provider, with everything that can be worked out once per configuration instead of per request.
 
     `window` is the most tokens a prompt may have, 0 = not known. `gate`: our limits on this model there and on its provider, if any.
-    `degraded`: it stands in for those before it, when all of them failed.
+    `degraded`: it stands in for those before it, when all of them failed. `cache_ttl_s` is the chain's, and the same of all its targets:
+    for so long its answers may be given again, 0 = they may not; `identity` then tells it from other targets.
     """
 
     model: ModelSpec
@@ -35,6 +36,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     window: int = 0
     gate: Gate | Gates | None = None
     degraded: bool = False
+    cache_ttl_s: int = 0
+    identity: bytes = b""
 
 
 class View(msgspec.Struct, frozen=True, eq=False):

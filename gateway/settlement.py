@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from core.chat import Answer, ChatRequest, Usage
@@ -29,6 +31,16 @@ _MAX_CODE = 60
 _MAX_FINISH_REASON = 40
 _MAX_MESSAGE = 500
 _MAX_REFUSED = 200
+
+
+class CacheUse(Protocol):
+    """See `gateway.cached.Use`."""
+
+    @property
+    def recorded(self) -> str: ...
+
+    @property
+    def saved_micros(self) -> int | None: ...
 
 
 class Attempt(msgspec.Struct):
@@ -215,6 +227,7 @@ def ended(
     version: int,
     dropped: tuple[str, ...],
     labels: tuple[str, str, str] = _NO_LABELS,
+    use: CacheUse | None = None,
 ) -> RequestEnded:
     return RequestEnded(
         started_at,
@@ -241,6 +254,8 @@ def ended(
         _text(", ".join(dropped), _MAX_MESSAGE),
         *labels,
         *((request.prompt.name, request.prompt.version) if request.prompt is not None else _NO_PROMPT),
+        "" if use is None else use.recorded,
+        None if use is None else use.saved_micros,
     )
 
 

@@ -29,6 +29,7 @@ from core.config import Snapshot  # noqa: E402
 from core.errors import ConfigurationError  # noqa: E402
 from core.outbound import Guard, GuardedTransport  # noqa: E402
 from gateway.budget import Budgets  # noqa: E402
+from gateway.cache import Cache  # noqa: E402
 from gateway.config.budgets import DatabaseBank  # noqa: E402
 from gateway.config.loader import load  # noqa: E402
 from gateway.config.publisher import current_version  # noqa: E402
@@ -42,6 +43,7 @@ from gateway.manager import Manager  # noqa: E402
 from gateway.pipeline import Pipeline  # noqa: E402
 from gateway.progress import ProgressNotes  # noqa: E402
 from gateway.sharing.answers import Answers  # noqa: E402
+from gateway.sharing.entries import Entries  # noqa: E402
 from gateway.sharing.machine import joined  # noqa: E402
 from gateway.sharing.peers import Alone  # noqa: E402
 from gateway.sharing.together import Together  # noqa: E402
@@ -74,7 +76,11 @@ class DataPlane:
         self._journal = Journal(settings.JOURNAL_DIR, settings.JOURNAL_SEGMENT_BYTES, clock)
         self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW), min_progress_bytes=settings.MIN_PROGRESS_BYTES)
         self._together = Together(
-            settings.REDIS_ADDRESS, settings.API_KEY_PEPPER, settings.IDEMPOTENCY_BYTES, lambda machines: manager.share_among(machines)
+            settings.REDIS_ADDRESS,
+            settings.API_KEY_PEPPER,
+            settings.IDEMPOTENCY_BYTES,
+            lambda machines: manager.share_among(machines),
+            max_cache_bytes=settings.CACHE_BYTES,
         )
         self.peers = self._together.peers
         manager = Manager(
@@ -90,6 +96,9 @@ class DataPlane:
             # Peers keep a value of up to a sixteenth of what they keep in all.
             longest = settings.IDEMPOTENCY_BYTES // 32
             gateway.idempotency.answers = Answers(self.peers, clock, ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=longest)
+        self._cache = Cache(clock, max_bytes=settings.CACHE_BYTES, max_entry_bytes=settings.CACHE_ENTRY_BYTES)
+        if not isinstance(self.peers, Alone):
+            self._cache.shared = Entries(self.peers, clock, max_bytes=settings.CACHE_BYTES // 32)
         self._progress = ProgressFiles(settings.JOURNAL_DIR, self._journal.token)
         self._bank = DatabaseBank(self._journal.token, settings.BUDGET_LEASE_S)
         self._budgets = Budgets(self._bank, clock, lease_s=settings.BUDGET_LEASE_S, timeout_s=settings.BUDGET_TIMEOUT_S)
@@ -105,6 +114,7 @@ class DataPlane:
             progress=ProgressNotes(self._progress, clock, settings.PROGRESS_INTERVAL_S) if settings.PROGRESS_INTERVAL_S else None,
             budgets=self._budgets,
             budget_output_tokens=settings.BUDGET_OUTPUT_TOKENS,
+            cache=self._cache if settings.CACHE_BYTES else None,
         )
         states = StatePublisher(manager.provider_states)
         self._watcher = Watcher(load, current_version, self._apply, settings.CONFIG_POLL_S, publish=states.due, aged=self._aged)
@@ -137,6 +147,7 @@ class DataPlane:
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
         await self._watcher.stop()
+        await self._cache.stop()
         await self._together.stop()
         await self._transport.close()
         await self._drainer.stop()

@@ -242,6 +242,9 @@ WRITE_TIMEOUT_S = env.number("LLM_WRITE_TIMEOUT_S", 60, 0.1, 3600)
 IDEMPOTENCY_TTL_S = env.number("LLM_IDEMPOTENCY_TTL_S", 600, 0, 86_400)
 IDEMPOTENCY_BYTES = env.integer("LLM_IDEMPOTENCY_BYTES", 32 * 2**20, 0, 2**32)
 IDEMPOTENCY_WAIT_S = env.number("LLM_IDEMPOTENCY_WAIT_S", 60, 0, 3600)
+CACHE_MAX_TTL_S = env.integer("LLM_CACHE_MAX_TTL_S", 86_400, 0, 604_800)
+CACHE_BYTES = env.integer("LLM_CACHE_BYTES", 32 * 2**20, 0, 2**32)
+CACHE_ENTRY_BYTES = env.integer("LLM_CACHE_ENTRY_BYTES", 256 * 2**10, 0, 2**24)
 # Comments in streams; KEEP_ALIVE_S below is about idle connections.
 SSE_KEEPALIVE_S = env.number("LLM_SSE_KEEPALIVE_S", 15, 0, 3600)
 if 0 < SSE_KEEPALIVE_S < 1:

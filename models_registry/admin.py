@@ -79,6 +79,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
         (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "visibility"), "is_active")}),
         ("Choosing among several", {"fields": (("priority", "quality"),)}),
         ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        ("Giving answers again", {"fields": ("cache_ttl_s",)}),
         ("What does not fit", {"fields": (("unsupported_params", "over_long"),)}),
         ("What it can do", {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
     )
@@ -203,6 +204,7 @@ class RouteAdmin(ModelAdmin):
         (None, {"fields": ("alias", "description", "visibility", "is_active")}),
         ("What is tried", {"fields": ("targets",)}),
         ("When all of it fails", {"fields": ("degrade_to", "fixed_answer", "chain")}),
+        ("Giving answers again", {"fields": ("cache_ttl_s",)}),
     )
     readonly_fields = ("chain",)
 

@@ -143,4 +143,4 @@ class RouteForm(forms.ModelForm):
 
     class Meta:
         model = Route
-        fields = ("alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer")
+        fields = ("alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer", "cache_ttl_s")

@@ -6,6 +6,8 @@ import uuid
 from collections import defaultdict
 from typing import Any
 
+import msgspec
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -25,6 +27,18 @@ ALIAS_VALIDATOR = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "Use letter
 def validate_currency(code: str) -> None:
     if code not in CURRENCIES:
         raise ValidationError(UNKNOWN_CURRENCY)
+
+
+def validate_cache_ttl(seconds: int) -> None:
+    most = settings.CACHE_MAX_TTL_S
+    if seconds > most:
+        raise ValidationError(f"Write at most {most:,} seconds, which LLM_CACHE_MAX_TTL_S sets.")
+
+
+def _cache_ttl(help_text: str) -> models.PositiveIntegerField:
+    return models.PositiveIntegerField(
+        "cache answers for", null=True, blank=True, validators=[validate_cache_ttl], help_text=f"Seconds. {help_text}"
+    )
 
 
 def _limit(help_text: str) -> models.PositiveIntegerField:
@@ -80,6 +94,7 @@ class LLMModel(models.Model):
     requests_per_minute = _limit("Sent to this model at this provider; beyond it the next model of the alias is asked. Empty = no limit.")
     tokens_per_minute = _limit("Empty = no limit.")
     max_concurrency = _limit("Requests at once, in each process; empty = no limit.")
+    cache_ttl_s = _cache_ttl("For so long the same request of the same team is given the same answer. Empty or 0: it is asked anew.")
     quality = models.PositiveSmallIntegerField(default=50, validators=[MinValueValidator(0), MaxValueValidator(100)])
     tested = models.JSONField(
         default=dict, blank=True, editable=False, help_text="What the last connection test found: check → pass | fail | not_offered."
@@ -124,6 +139,7 @@ class Route(models.Model):
     fixed_answer = models.TextField(
         blank=True, help_text="The answer when no model can be had at all: no vendor is called and nothing is charged. Empty: an error."
     )
+    cache_ttl_s = _cache_ttl("For what is asked by this name. 0: never. Empty: as the models say, if each of them does; then the shortest.")
     is_active = models.BooleanField("active", default=True, help_text="Off: its name stands for the models that have it, if any.")
     visibility = visibility_field()
     description = models.CharField(max_length=500, blank=True, help_text="For people: what the route is for.")
@@ -138,7 +154,8 @@ class Route(models.Model):
 
     def spec(self) -> RouteSpec:
         """Raises ValueError where `targets` is no list of texts."""
-        return chains.spec_of(self.alias, self.targets, self.degrade_to, self.fixed_answer)
+        spec = chains.spec_of(self.alias, self.targets, self.degrade_to, self.fixed_answer)
+        return msgspec.structs.replace(spec, cache_ttl_s=self.cache_ttl_s)
 
     def clean(self) -> None:
         """Runs for admin, REST and shell alike. Raises ValidationError by field."""

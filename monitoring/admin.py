@@ -107,6 +107,7 @@ class RequestLogAdmin(Pages, Ledger):
                     ("alias", "provider_name"),
                     ("sent_to", "config_version"),
                     ("total_tokens", "cost"),
+                    ("cache", "saved"),
                     ("took", "first_token"),
                     ("prompt_name", "prompt_version"),
                     "dropped",
@@ -114,7 +115,7 @@ class RequestLogAdmin(Pages, Ledger):
             },
         ),
     )
-    readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
+    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode")
     change_form_after_template = "admin/llmcontrol/attempts.html"
 
     @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
@@ -127,6 +128,10 @@ class RequestLogAdmin(Pages, Ledger):
     def cost(self, row: RequestLog) -> str:
         """A request that no vendor saw cost nothing; that is not the same as a price we do not know."""
         return super().cost(row) if row.attempts or row.cost_micros is not None else "–"
+
+    @display(description="Saved")
+    def saved(self, row: RequestLog) -> str:
+        return "–" if row.saved_micros is None else amount(row.saved_micros, row.currency)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

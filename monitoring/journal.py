@@ -99,7 +99,11 @@ class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True,
 
 
 class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, gc=False):
-    """One client request of a known caller, answered or refused. Totals are over all of its attempts."""
+    """One client request of a known caller, answered or refused. Totals are over all of its attempts.
+
+    `cache`: hit | shared | miss, "" = the cache was not asked. `saved_micros`: of `currency`, what the answer that was given again had
+    cost; None = nothing was, or its price is not known.
+    """
 
     started_at: float
     request_id: str
@@ -128,6 +132,8 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
     tag: str = ""
     prompt_name: str = ""
     prompt_version: int = 0
+    cache: str = ""
+    saved_micros: int | None = None
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded

@@ -47,6 +47,15 @@ USAGE_REFUSED = Counter(
     "llm_usage_refused_total", "Answers whose vendor counted tokens that cannot be, so that we counted", ("provider", "model")
 )
 BODIES_DROPPED = Counter("llm_bodies_dropped_total", "Requests whose bodies were to be kept, and were not: too many waited")
+CACHE = Counter(
+    "llm_cache_requests_total",
+    "Requests to models whose answers may be given again, by what the cache had to do with them",
+    (*_TARGET, "result"),
+)
+CACHE_SAVED = Counter(
+    "llm_cache_saved_total", "What answers that were given again had cost, in units of the currency", (*_TARGET, "currency")
+)
+CACHE_BYTES = Gauge("llm_cache_bytes", "Memory of the answers that are kept", multiprocess_mode="livesum")
 UNRECORDED = Counter("llm_unrecorded_total", "Answers whose records the journal did not take; they are in the log")
 
 
@@ -125,6 +134,11 @@ class TargetMetrics:
         self._ok(1)
         self._duration(seconds)
         self._overhead(overhead_s)
+
+    def given_again(self, seconds: float) -> None:
+        """An answer that the cache had, or that came of another request."""
+        self._ok(1)
+        self._duration(seconds)
 
     def streamed(self, seconds: float, first_token_s: float) -> None:
         """A stream that ended well."""

@@ -115,6 +115,11 @@ class UsageRecord(models.Model):
 class RequestLog(models.Model):
     """One client request, however many attempts it took. `status_code` is what the client got; 499 = it had left."""
 
+    class Cache(models.TextChoices):
+        HIT = "hit", "Hit"
+        SHARED = "shared", "Shared"
+        MISS = "miss", "Miss"
+
     request_id = models.CharField(max_length=40, unique=True)
     started_at = models.DateTimeField()
     team_id = models.CharField(max_length=36, blank=True)
@@ -148,6 +153,17 @@ class RequestLog(models.Model):
         "prompt", max_length=100, blank=True, default="", db_default="", help_text="The prompt template that was filled in, if any."
     )
     prompt_version = models.PositiveIntegerField(default=0, db_default=0)
+    cache = models.CharField(
+        max_length=6,
+        choices=Cache.choices,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Hit: given again. Shared: made for another request that came before. Miss: asked of a vendor. Empty: the cache is off.",
+    )
+    saved_micros = models.BigIntegerField(
+        null=True, help_text="What the answer that was given again had cost; empty = nothing, or unknown."
+    )
 
     class Meta:
         verbose_name = "request"

@@ -184,6 +184,7 @@ def _model_spec(row: LLMModel) -> ModelSpec:
         drop_params=row.unsupported_params == LLMModel.OnUnsupported.DROP,
         truncate=row.over_long == LLMModel.OnOverLong.TRUNCATE,
         limits=_limit_spec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
+        cache_ttl_s=min(row.cache_ttl_s or 0, settings.CACHE_MAX_TTL_S),
     )
 
 
@@ -235,7 +236,7 @@ def _routes(last_good: Snapshot, alarms: _Alarms) -> dict[str, RouteSpec]:
     """An alias that no model has (any more) is passed over by whoever follows the chain; `manage.py check` names it."""
     found: dict[str, RouteSpec] = {}
     for row in Route.objects.filter(is_active=True).order_by():
-        spec = _build(row.spec, f"Route {row.alias}", last_good.routes.get(row.alias), alarms)
+        spec = _build(partial(_route_spec, row), f"Route {row.alias}", last_good.routes.get(row.alias), alarms)
         if spec is not None:
             found[spec.alias] = spec
     return found
@@ -252,6 +253,12 @@ def _prompts(last_good: Snapshot, alarms: _Alarms) -> dict[str, PromptSpec]:
         if spec is not None:
             found[spec.name] = found[spec.id] = spec
     return found
+
+
+def _route_spec(row: Route) -> RouteSpec:
+    """What was set when LLM_CACHE_MAX_TTL_S was longer is held within it."""
+    spec = row.spec()
+    return spec if spec.cache_ttl_s is None else msgspec.structs.replace(spec, cache_ttl_s=min(spec.cache_ttl_s, settings.CACHE_MAX_TTL_S))
 
 
 # Budgets ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.errors import BudgetExhausted, GatewayError
 from gateway import prompting
 from gateway.doors import fields
@@ -81,6 +81,7 @@ class _Body(_Counted, kw_only=True):
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stop_sequences: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -91,7 +92,9 @@ _counted = msgspec.json.Decoder(_Counted)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. Anthropic's streams always tell their usage."""
     checked, raw = fields.read(body, _body)
-    return _request(checked, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None)
+    return _request(
+        checked, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None, cache=checked.cache
+    )
 
 
 def parse_to_count(body: bytes) -> ChatRequest:
@@ -101,7 +104,13 @@ def parse_to_count(body: bytes) -> ChatRequest:
 
 
 def _request(
-    checked: _Counted, raw: dict[str, msgspec.Raw], body_bytes: int, *, stream: bool, max_output_tokens: int | None
+    checked: _Counted,
+    raw: dict[str, msgspec.Raw],
+    body_bytes: int,
+    *,
+    stream: bool,
+    max_output_tokens: int | None,
+    cache: CacheWish | None = None,
 ) -> ChatRequest:
     fields.refuse_reserved(raw)
     template = fields.template_in(raw, checked.messages)
@@ -114,6 +123,7 @@ def _request(
         body_bytes=body_bytes,
         fields=raw,
         template=template,
+        cache=cache,
     )
 
 

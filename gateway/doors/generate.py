@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.config import CallerSpec
 from core.conversation import Conversation, Message, Text
 from core.errors import InvalidRequest
@@ -38,6 +38,7 @@ class _Body(msgspec.Struct):
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     stream: bool | None = None
+    cache: CacheWish | None = None
 
 
 class _Filled(msgspec.Struct):
@@ -88,6 +89,7 @@ def parse(body: bytes) -> ChatRequest:
         body_bytes=len(body),
         fields=fields,
         template=template,
+        cache=asked.cache,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.errors import GatewayError
 from gateway.doors import fields as bodies
 from gateway.doors.openai_fields import StreamOptions
@@ -48,6 +48,7 @@ class _Body(msgspec.Struct):
     stop: str | Annotated[list[str], msgspec.Meta(max_length=16)] | None = None
     tools: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(max_length=1024)] | None = None
     user: str | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -76,6 +77,7 @@ def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
         body_bytes=len(body),
         fields=fields,
         template=template,
+        cache=checked.cache,
     )
 
 

@@ -26,7 +26,7 @@ class LLMModelSerializer(StrictModel):
         fields = (
             *("id", "provider", "model_id", "alias", "model_type", "is_active", "visibility", "priority"),
             *("context_window", "max_output_tokens", "capabilities", "quality"),
-            *("unsupported_params", "over_long", "rate_limit", "tested", "tested_at"),
+            *("unsupported_params", "over_long", "cache_ttl_s", "rate_limit", "tested", "tested_at"),
         )
         read_only_fields = ("tested", "tested_at")
 
@@ -46,7 +46,7 @@ class RouteSerializer(StrictModel):
 
     class Meta:
         model = Route
-        fields = ("id", "alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer")
+        fields = ("id", "alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer", "cache_ttl_s")
 
 
 def _amount(*, required: bool, help_text: str) -> serializers.DecimalField:

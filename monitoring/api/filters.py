@@ -119,6 +119,7 @@ class RequestFilters(_Log):
     status = django_filters.NumberFilter(field_name="status_code", min_value=100, max_value=599, help_text="What the client got, e.g. 429.")
     prompt = Label(field_name="prompt_name", help_text="Name of the prompt template that was filled in.")
     prompt_version = django_filters.NumberFilter(min_value=1, max_value=2_147_483_647)
+    cache = django_filters.ChoiceFilter(choices=RequestLog.Cache.choices, help_text="What the cache had to do with it.")
 
     class Meta:
         model = RequestLog

@@ -50,13 +50,14 @@ class UsageRecordSerializer(_Log):
 
 class RequestLogSerializer(_Log):
     prompt = serializers.CharField(source="prompt_name", read_only=True, help_text="The template that was filled in; empty = none.")
+    saved = Micros(source="saved_micros")
 
     class Meta:
         model = RequestLog
         fields = read_only_fields = (
             *("request_id", "started_at", "team", "team_id", "key", "key_id", "dialect", "provider", "model", "model_id", "streamed"),
             *("status_code", "error_code", "error_message", "attempts", "total_tokens", "cost", "currency"),
-            *("duration_ms", "first_token_ms", "config_version", "dropped", "user", "task_type", "tag"),
+            *("cache", "saved", "duration_ms", "first_token_ms", "config_version", "dropped", "user", "task_type", "tag"),
             *("prompt", "prompt_version"),
         )
 
