@@ -64,7 +64,8 @@ class ChatRequest(msgspec.Struct):
     """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on.
 
     `served_by` is the name of the provider that is being asked; the pipeline sets it. `tag` is what the header `x-llm-tag` says,
-    `task_type` the type of the queued task that asks.
+    `task_type` the type of the queued task that asks, or what the body says. `fallbacks`: names to try after `model`. `explain`: the
+    answer's headers are to say why this model was chosen.
     """
 
     dialect: Dialect
@@ -78,6 +79,8 @@ class ChatRequest(msgspec.Struct):
     served_by: str = ""
     tag: str = ""
     task_type: str = ""
+    fallbacks: tuple[str, ...] = ()
+    explain: bool = False
     _conversation: Conversation | None = None
 
     @property

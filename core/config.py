@@ -221,7 +221,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
     `drop_params`: a parameter that this vendor cannot take is dropped and reported instead of refused.
     `truncate`: a conversation longer than the window loses its oldest turns instead of being refused.
     `limits`: ours, for this model at this provider; beyond them the next target is asked.
-    `prices`: see `most_specific_first`.
+    `prices`: see `most_specific_first`. `quality`: 0 to 100. `lacks`: what a request may need (tools, json, json_schema, images)
+    and this model is known not to have → how that is known.
     """
 
     id: str
@@ -238,6 +239,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
     drop_params: bool = False
     truncate: bool = False
     limits: LimitSpec = LimitSpec()
+    quality: int = 50
+    lacks: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def price_at(self, wall_s: float, input_tokens: int = 0, service_tier: str = "") -> PriceSpec | None:
         """The price in force at that moment for a request of that size and tier; None = unknown, which is never the same as free."""
@@ -253,13 +256,18 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
 
 class RouteSpec(msgspec.Struct, frozen=True):
-    """A name that callers use for a chain: the models of each alias of `targets`, one after the other; then those of
-    `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes. "" = the chain does not have that."""
+    """A name that callers use for a chain: the models of each alias of `targets`, in the order of `strategy` (core.choice); those of
+    `fallbacks`, one after the other; then those of `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes.
+    "" = the chain does not have that. `weights` by alias of a target, 1 where it has none. `task_types`: whose requests come here."""
 
     alias: str
     targets: tuple[str, ...]
     degrade_to: str = ""
     fixed_answer: str = ""
+    strategy: str = "priority"
+    weights: Mapping[str, int] = msgspec.field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+    task_types: tuple[str, ...] = ()
 
 
 class CallerSpec(msgspec.Struct, frozen=True):

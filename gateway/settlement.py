@@ -214,6 +214,7 @@ def ended(
     version: int,
     dropped: tuple[str, ...],
     labels: tuple[str, str, str] = _NO_LABELS,
+    decision: str = "",
 ) -> RequestEnded:
     return RequestEnded(
         started_at,
@@ -239,6 +240,7 @@ def ended(
         version,
         _text(", ".join(dropped), _MAX_MESSAGE),
         *labels,
+        decision,
     )
 
 

@@ -99,7 +99,8 @@ class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True,
 
 
 class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, gc=False):
-    """One client request of a known caller, answered or refused. Totals are over all of its attempts."""
+    """One client request of a known caller, answered or refused. Totals are over all of its attempts. `decision`: which models there
+    were to choose from, and why in this order, as `core.choice` stores it; "" = the request named its model."""
 
     started_at: float
     request_id: str
@@ -126,6 +127,7 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
     end_user: str = ""
     task_type: str = ""
     tag: str = ""
+    decision: str = ""
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded

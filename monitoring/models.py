@@ -144,6 +144,7 @@ class RequestLog(models.Model):
     end_user = _user()
     task_type = _task_type()
     tag = _tag()
+    decision = models.TextField(blank=True, default="", db_default="", editable=False, help_text="Why this model: see core.choice.")
 
     class Meta:
         verbose_name = "request"

@@ -39,7 +39,7 @@ from core.errors import ConfigurationError
 from core.money import MAX_RATE, RATE_SCALE
 from core.secrets import CannotOpen, KekAway
 from gateway.config.publisher import current_version
-from models_registry import chains
+from models_registry import abilities, chains
 from models_registry.models import ExchangeRate, LLMModel, Price, Route
 from monitoring.moment import one_moment
 from providers.models import Provider, ProviderKey
@@ -180,6 +180,8 @@ def _model_spec(row: LLMModel) -> ModelSpec:
         created=int(row.created_at.timestamp()),
         drop_params=row.unsupported_params == LLMModel.OnUnsupported.DROP,
         truncate=row.over_long == LLMModel.OnOverLong.TRUNCATE,
+        quality=row.quality,
+        lacks=abilities.lacking(row.capabilities, row.tested),
         limits=_limit_spec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
     )
 
