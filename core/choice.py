@@ -232,9 +232,10 @@ def _reason(strategy: str, candidate: Candidate, decision: Decision) -> str:
 def in_short(decision: Decision) -> str:
     """One line for a header, at most 1,000 characters."""
     lines = explained(decision)
-    said = [
-        f"{line.place}. {_name(line)} ({line.strategy}: {line.reason})" if line.place else f"not {_name(line)}: {line.reason}" for line in lines
-    ]
+    said = (
+        f"{line.place}. {_name(line)} ({line.strategy}: {line.reason})" if line.place else f"not {_name(line)}: {line.reason}"
+        for line in lines
+    )
     return "; ".join(said)[:_MAX_HEADER] or "no model to choose from"
 
 

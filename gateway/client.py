@@ -30,6 +30,7 @@ from core.usage import Usage
 from gateway.doors import openai_chat
 from gateway.doors.body import Scope
 from gateway.doors.http import Gateway
+from gateway.doors.routing_fields import routed
 from gateway.functions import llm_function
 from gateway.pipeline import Generation
 from gateway.router import View, open_targets
@@ -154,8 +155,8 @@ class Llm:
             body = _encode({"model": self.alias, "messages": asked, **options})
         except (TypeError, ValueError) as exc:
             raise InvalidRequest(f"Messages and options must be what JSON can say: {exc}.") from None
-        request = openai_chat.parse(body)
-        request.dialect, request.task_type = _this, self._task_type
+        request = routed(openai_chat.parse(body))
+        request.dialect, request.task_type = _this, self._task_type or request.task_type
         headers = [] if timeout_s is None else [(_TIMEOUT_HEADER, b"%f" % timeout_s)]
         return Generation(pipeline, view, self._caller(view), request, pipeline.request_id(), headers)
 

@@ -168,7 +168,9 @@ class RouteForm(forms.ModelForm):
         required=False,
         help_text="Aliases, one a line. Several models of one alias are tried by their priority.",
     )
-    weights = WeightsField(required=False, help_text="One a line, e.g. gpt-4o = 3. Only for “By weight”; without a line, a model's weight is 1.")
+    weights = WeightsField(
+        required=False, help_text="One a line, e.g. gpt-4o = 3. Only for “By weight”; without a line, a model's weight is 1."
+    )
     fallbacks = AliasesField(
         label="Fallback models", required=False, help_text="Aliases, one a line, tried one after the other when all of the above failed."
     )

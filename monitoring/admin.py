@@ -11,12 +11,12 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from monitoring.explain import attempts_of, explanation
 from monitoring.filters import Between, KeyNamed, ModelNamed, Outcome, ProviderNamed, Since, StatusCode, Tagged, TeamNamed, UserNamed
 from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
 from monitoring.pages import ReadOnly, amount
 
-_ATTEMPTS_SHOWN = 50
 _SHORT_ID = 14
 
 
@@ -81,7 +81,7 @@ class RequestLogAdmin(Ledger):
     list_filter = (Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed, UserNamed, Tagged)
     fieldsets = (
         (None, {"fields": (("request_id", "when"), ("status_code", "error_code"), "error_message")}),
-        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("dialect", "mode"))}),
+        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("task_type", "dialect", "mode"))}),
         (
             "Answer",
             {
@@ -98,6 +98,9 @@ class RequestLogAdmin(Ledger):
     readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
     change_form_after_template = "admin/llmcontrol/attempts.html"
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RequestLog]:
+        return super().get_queryset(request).defer("decision")
+
     @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
     def status(self, row: RequestLog) -> tuple[str, str]:
         code = row.status_code
@@ -113,12 +116,13 @@ class RequestLogAdmin(Ledger):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
-        context = {"attempts": _attempts_of(row) if row else [], **(extra_context or {})}
+        told = explanation(row) if row and row.decision else None
+        context = {"attempts": _attempts_of(row) if row else [], "explanation": told, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, context)
 
 
 def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:
-    rows = UsageRecord.objects.filter(request_id=request.request_id).order_by("attempt", "pk")[:_ATTEMPTS_SHOWN]
+    rows = attempts_of(request)
     return [
         {
             "row": row,

@@ -18,6 +18,7 @@ from gateway.doors import anthropic_messages
 from gateway.doors.answer import JSON, Headers, Send, refuse, require_method, respond
 from gateway.doors.body import Receive, Scope
 from gateway.doors.http import Gateway, forwarded
+from gateway.doors.routing_fields import routed
 from gateway.pipeline import Pipeline
 from gateway.router import Target, View, targets_for
 from models_registry.tokens import Count, count_conversation
@@ -37,7 +38,7 @@ class MessagesCountDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, anthropic_messages.SCOPE)
-            request = anthropic_messages.parse_to_count(await self._gateway.body(scope, receive))
+            request = routed(anthropic_messages.parse_to_count(await self._gateway.body(scope, receive)))
             request.headers = forwarded(scope, anthropic_messages.FORWARDED)
             headers, count = await _limited(pipeline, view, caller, request)
         except GatewayError as error:

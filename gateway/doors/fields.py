@@ -20,7 +20,7 @@ _TOO_DEEP = "The JSON of the body is nested too deeply."
 _MAX_FIELDS = 1000
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Ours, not any vendor's, and without effect yet.
-_RESERVED = ("task_type", "models", "cache")
+_RESERVED = ("cache",)
 
 
 def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, msgspec.Raw]]:

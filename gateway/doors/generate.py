@@ -20,7 +20,7 @@ from gateway.doors.body import Scope
 from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.openai_chat import error_body, stream_error
 from gateway.doors.openai_fields import reread
-from gateway.router import View, default_alias
+from gateway.router import AUTO, View, default_alias
 
 __all__ = ["NAME", "SCOPE", "GenerateDoor", "conversation", "error_body", "parse", "stream_error", "stream_writer", "whole"]
 
@@ -34,6 +34,8 @@ class _Body(msgspec.Struct):
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     stream: bool | None = None
+    task_type: str | None = None
+    models: list[str] | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -49,7 +51,8 @@ class GenerateDoor(GenerationDoor):
 
     def read(self, body: bytes, scope: Scope, view: View, caller: CallerSpec) -> ChatRequest:
         request = parse(body)
-        request.model = request.model or default_alias(view, caller)
+        if not request.model:
+            request.model = AUTO if "task_type" in request.fields else default_alias(view, caller)
         return request
 
 
