@@ -98,9 +98,6 @@ class RequestLogAdmin(Ledger):
     readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
     change_form_after_template = "admin/llmcontrol/attempts.html"
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[RequestLog]:
-        return super().get_queryset(request).defer("decision")
-
     @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
     def status(self, row: RequestLog) -> tuple[str, str]:
         code = row.status_code
