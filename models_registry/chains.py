@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from core.choice import MAX_TASK_TYPE, PRIORITY, STRATEGIES, is_task_type
 from core.config import RouteSpec
 
@@ -65,14 +67,18 @@ def _texts(field: str, value: Any, sentence: str) -> tuple[str, ...]:
 
 
 def refusals(spec: RouteSpec, types: Types) -> dict[str, str]:
-    """Field → why it cannot be so; {} = the chain works. `types` knows every alias that some model has."""
+    """Field → why it cannot be so; {} = the chain works. `types` knows every alias that some model has.
+
+    What depends on a field that is refused is judged once that is put right."""
+    targets = _of_targets(spec.targets, types)
+    fallbacks = "" if targets else _of_fallbacks(spec, types)
     found = {
-        "targets": _of_targets(spec.targets, types),
+        "targets": targets,
         "strategy": "" if spec.strategy in STRATEGIES else f"Unknown; the strategies are {', '.join(STRATEGIES)}.",
-        "weights": _of_weights(spec),
-        "fallbacks": _of_fallbacks(spec, types),
+        "weights": "" if targets else _of_weights(spec),
+        "fallbacks": fallbacks,
         "task_types": _of_task_types(spec.task_types),
-        "degrade_to": _of_degrade_to(spec, types),
+        "degrade_to": _of_degrade_to(msgspec.structs.replace(spec, fallbacks=()) if fallbacks else spec, types),
         "fixed_answer": _of_fixed_answer(spec, types),
     }
     return {field: sentence for field, sentence in found.items() if sentence}

@@ -37,9 +37,8 @@ def test_a_route_is_added_and_told_in_plain_words(root: Client) -> None:
     route = Route.objects.get(alias="support")
     assert (route.targets, route.degrade_to, route.fixed_answer) == (["gpt-4o", "claude"], "mini", "Later.")
     assert (route.strategy, route.weights, route.fallbacks, route.task_types) == ("weighted", {"gpt-4o": 3}, ["spare"], ["translation"])
-    told = (
-        "by weight gpt-4o 3, claude 1; if none of them answers, spare; if none of them answers, the smaller mini; after that a fixed answer"
-    )
+    weights, after = "by weight gpt-4o 3, claude 1", "the smaller mini; after that a fixed answer"
+    told = f"{weights}; if none of them answers, spare; if none of them answers, {after}"
     assert told in root.get(reverse("admin:models_registry_route_changelist")).content.decode()
     page = root.get(reverse("admin:models_registry_route_change", args=[route.pk])).content.decode()
     assert told in page
