@@ -37,6 +37,10 @@ class Program:
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return self.has_perms([permission])
 
+    def get_username(self) -> str:
+        """As the audit trail names who was refused."""
+        return f"API key {self.key.prefix}"
+
     def __str__(self) -> str:
         return str(self.key)
 

@@ -101,6 +101,7 @@ def test_a_program_sees_its_own_keys_requests_and_needs_the_scope(world: World) 
     request_log(7, key_id=str(world.api_key.pk))
     ApiKey.objects.update(scopes=["chat", "models"])
     assert program(world.api_key_plaintext).get(url("req-7")).status_code == 403
+    assert program(world.api_key_plaintext).get("/api/v1/tasks").status_code == 403
     ApiKey.objects.update(scopes=["usage"])
     assert explained(program(world.api_key_plaintext), "req-7")["request_id"] == "req-7"
     assert program(world.api_key_plaintext).get(url("req-1")).status_code == 404
