@@ -72,8 +72,9 @@ class ChatRequest(msgspec.Struct):
     """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on.
 
     `served_by` is the name of the provider that is being asked; the pipeline sets it. `tag` is what the header `x-llm-tag` says,
-    `task_type` the type of the queued task that asks. `template` is what the body says of a prompt template, until
-    `gateway.prompting` has put its messages among the fields; `prompt` is which one that was.
+    `task_type` the type of the queued task that asks, or what the body says. `template` is what the body says of a prompt template,
+    until `gateway.prompting` has put its messages among the fields; `prompt` is which one that was. `fallbacks`: names to try after
+    `model`. `explain`: the answer's headers are to say why this model was chosen.
     """
 
     dialect: Dialect
@@ -90,6 +91,8 @@ class ChatRequest(msgspec.Struct):
     template: msgspec.Raw | None = None
     prompt: PromptUse | None = None
     cache: CacheWish | None = None
+    fallbacks: tuple[str, ...] = ()
+    explain: bool = False
     _conversation: Conversation | None = None
 
     @property

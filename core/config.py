@@ -222,8 +222,9 @@ class ModelSpec(msgspec.Struct, frozen=True):
     `drop_params`: a parameter that this vendor cannot take is dropped and reported instead of refused.
     `truncate`: a conversation longer than the window loses its oldest turns instead of being refused.
     `limits`: ours, for this model at this provider; beyond them the next target is asked.
-    `prices`: see `most_specific_first`.
     `cache_ttl_s`: for how long its answers are given again to the same request, in seconds; 0 = they are not.
+    `prices`: see `most_specific_first`. `quality`: 0 to 100. `lacks`: what a request may need (tools, json, json_schema, images)
+    and this model is known not to have → how that is known.
     """
 
     id: str
@@ -241,6 +242,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
     truncate: bool = False
     limits: LimitSpec = LimitSpec()
     cache_ttl_s: int = 0
+    quality: int = 50
+    lacks: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def price_at(self, wall_s: float, input_tokens: int = 0, service_tier: str = "") -> PriceSpec | None:
         """The price in force at that moment for a request of that size and tier; None = unknown, which is never the same as free."""
@@ -256,8 +259,9 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
 
 class RouteSpec(msgspec.Struct, frozen=True):
-    """A name that callers use for a chain: the models of each alias of `targets`, one after the other; then those of
-    `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes. "" = the chain does not have that.
+    """A name that callers use for a chain: the models of each alias of `targets`, in the order of `strategy` (core.choice); those of
+    `fallbacks`, one after the other; then those of `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes.
+    "" = the chain does not have that. `weights` by alias of a target, 1 where it has none. `task_types`: whose requests come here.
     `cache_ttl_s`: as of a model, for what is asked by this name; None = as its models say."""
 
     alias: str
@@ -265,6 +269,10 @@ class RouteSpec(msgspec.Struct, frozen=True):
     degrade_to: str = ""
     fixed_answer: str = ""
     cache_ttl_s: int | None = None
+    strategy: str = "priority"
+    weights: Mapping[str, int] = msgspec.field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+    task_types: tuple[str, ...] = ()
 
 
 class CallerSpec(msgspec.Struct, frozen=True):

@@ -224,7 +224,7 @@ def ttl_of(route: RouteSpec | None, chain: Iterable[Link]) -> int:
     the shortest, and not at all where one of them does not. What only stands in for them is not asked."""
     if route is not None and route.cache_ttl_s is not None:
         return route.cache_ttl_s
-    return min((model.cache_ttl_s for model, degraded in chain if not degraded), default=0)
+    return min((model.cache_ttl_s for model, degraded, *_ in chain if not degraded), default=0)
 
 
 def _too_long(patience_s: float) -> ProviderTimeout:

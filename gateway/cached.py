@@ -111,7 +111,7 @@ class Use:
     def _entry(self, attempt: Attempt, charged: Charge, dropped: tuple[str, ...]) -> Entry | None:
         """None: what came cannot be given again. An answer that was cut short, or that only stands in, is not the answer."""
         recorded, request = replay.recorded_of(attempt), self._request
-        if recorded is None or attempt.target.degraded or attempt.finish_reason not in _WHOLE:
+        if recorded is None or attempt.target.degraded or not attempt.target.cache_ttl_s or attempt.finish_reason not in _WHOLE:
             return None
         body, tail, source = recorded
         return Entry(
@@ -136,8 +136,17 @@ def key_of(team_id: str, request: ChatRequest, targets: Sequence[Target]) -> byt
     The fields of the body may come in any order; within a field every byte counts.
     """
     said = sorted((name, bytes(value)) for name, value in request.fields.items() if name not in _NOT_ASKED)
-    behind = [target.identity for target in targets]
-    parts = (team_id, request.model, request.dialect.NAME, replay.form_of(request), behind, sorted(request.headers), said)
+    behind = sorted(target.identity for target in targets)  # a route's strategy may order them otherwise each time
+    parts = (
+        team_id,
+        request.model,
+        request.fallbacks,
+        request.dialect.NAME,
+        replay.form_of(request),
+        behind,
+        sorted(request.headers),
+        said,
+    )
     return hashlib.sha256(_encode(parts)).digest()
 
 

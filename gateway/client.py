@@ -32,6 +32,7 @@ from gateway import prompting
 from gateway.doors import openai_chat
 from gateway.doors.body import Scope
 from gateway.doors.http import Gateway
+from gateway.doors.routing_fields import routed
 from gateway.functions import llm_function
 from gateway.pipeline import Generation
 from gateway.router import View, open_targets
@@ -157,8 +158,8 @@ class Llm:
             body = _encode({"model": self.alias, **own, **options})
         except (TypeError, ValueError) as exc:
             raise InvalidRequest(f"Messages and options must be what JSON can say: {exc}.") from None
-        request, caller = openai_chat.parse(body), self._caller(view)
-        request.dialect, request.task_type = _this, self._task_type
+        request, caller = routed(openai_chat.parse(body)), self._caller(view)
+        request.dialect, request.task_type = _this, self._task_type or request.task_type
         if request.template is not None:
             prompting.expand(request, view, caller, self._gateway.max_body_bytes)
         headers = [] if timeout_s is None else [(_TIMEOUT_HEADER, b"%f" % timeout_s)]

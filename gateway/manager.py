@@ -21,6 +21,7 @@ from gateway.sharing import places
 from gateway.sharing.cluster import Cluster
 from gateway.sharing.passage import ClusterGate, Passage
 from gateway.sharing.peers import Alone, Peers
+from gateway.vitals import Vitals, measured
 from monitoring import metrics
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Manager:
         self._model_gates: dict[str, Gate] = {}
         self._provider_gates: dict[str, Gate] = {}
         self._gates: dict[str, Gate | Gates] = {}
+        # How fast and how busy models are, by id; kept of those alone whose routes go by it.
+        self._vitals: dict[str, Vitals] = {}
         # The same limits as all machines count them.
         self._shared_gates: dict[str, tuple[ClusterGate, ...]] = {}
         self._shared_models: dict[str, ClusterGate] = {}
@@ -71,11 +74,12 @@ class Manager:
         """Unchanged providers keep their connections, breakers and rates; callers keep what they have used."""
         self._runtimes = dict(self._runtimes_for(providers_of(snapshot)))
         self._apply_limits(snapshot)
+        self._vitals = {id_: self._vitals.get(id_) or Vitals() for id_ in measured(snapshot)}
         targets = {
             alias: tuple(self._targets(snapshot, alias, chain, cache.ttl_of(snapshot.routes.get(alias), chain)))
             for alias, chain in chains(snapshot)
         }
-        self.view = View(snapshot=snapshot, targets={alias: found for alias, found in targets.items() if found})
+        self.view = View.of(snapshot, {alias: found for alias, found in targets.items() if found})
         metrics.CONFIG_VERSION.set(snapshot.version)
         metrics.CONFIG_ALARMS.set(len(snapshot.alarms))
 
@@ -174,7 +178,7 @@ class Manager:
 
     def _targets(self, snapshot: Snapshot, alias: str, chain: Iterable[Link], cache_ttl_s: int) -> Iterable[Target]:
         """`alias` is what callers asked for."""
-        for model, degraded in chain:
+        for model, degraded, fallback, weight in chain:
             runtime = self._runtimes.get(model.provider_id)
             if runtime is not None and model.model_type in _SERVED:
                 window = min(filter(None, (model.context_window, self._max_context_tokens)), default=0)
@@ -196,6 +200,9 @@ class Manager:
                     degraded=degraded,
                     cache_ttl_s=cache_ttl_s,
                     identity=identity_of(model, runtime.spec, window) if cache_ttl_s else b"",
+                    fallback=fallback,
+                    weight=weight,
+                    vitals=self._vitals.get(model.id),
                 )
 
     def _gate_to(self, model: ModelSpec) -> Gate | Gates | None:

@@ -3,7 +3,8 @@
 A door has found the caller and made a `ChatRequest`; then, in this order:
 
   1. the view (one configuration) was taken once, by the door;
-  2. `start`: scope, caller's limits, targets in order of preference; where their rows allow it, an answer that is there already;
+  2. `start`: scope, caller's limits, targets in order of preference (a name that stands for a choice: `choice.chosen`); where their
+     rows allow it, an answer that is there already;
   3. `_attempt`: journal `open`, then slot → rate → key and breaker → adapter → vendor;
      for a stream up to the first content, otherwise the whole answer;
   4. a failure before the first content goes to `retry.decide`: another target, the same one, or the caller;
@@ -24,6 +25,7 @@ from collections.abc import Iterable
 import msgspec
 
 from core.chat import Answer, ChatRequest
+from core.choice import Decision, stored
 from core.clock import Clock
 from core.config import CallerSpec
 from core.errors import (
@@ -35,7 +37,7 @@ from core.errors import (
     ServerBusy,
 )
 from core.money import plain
-from gateway import retry, settlement, spending
+from gateway import choice, retry, settlement, spending
 from gateway.admission import require_scope
 from gateway.budget import Budgets, Reservation
 from gateway.cache import Cache
@@ -45,7 +47,7 @@ from gateway.course import Course
 from gateway.labels import labels_of
 from gateway.manager import Manager
 from gateway.progress import ProgressNotes
-from gateway.router import Target, View, targets_for
+from gateway.router import AUTO, Target, View, targets_for
 from gateway.settlement import Attempt, Charge
 from gateway.sharing.passage import Passage
 from gateway.upstream import Upstream
@@ -121,6 +123,7 @@ class Generation:
         "_client_headers",
         "_client_timeout_s",
         "_course",
+        "_decision",
         "_ended",
         "_entered_tokens",
         "_gate",
@@ -171,6 +174,7 @@ class Generation:
         self._left_out = ""
         self._late_error: GatewayError | None = None
         self._course: Course | None = None
+        self._decision: Decision | None = None
         self._client_headers = client_headers
         self._client_timeout_s: float | None = None
         self._ended = False
@@ -210,7 +214,10 @@ class Generation:
     async def start(self) -> None:
         """Up to the first content of a stream, or to the whole answer. Raises GatewayError."""
         require_scope(self._caller, self._request.dialect.SCOPE)
-        targets = targets_for(self._view, self._caller, self._request)
+        if self._request.fallbacks or self._request.model in self._view.chosen:
+            targets = self._choose()
+        else:
+            targets = targets_for(self._view, self._caller, self._request)
         tokens = self._request.estimated_input_tokens
         self._passage = passage = self._pipeline.manager.passage(self._caller, tokens)
         self._pipeline.enter()
@@ -284,6 +291,7 @@ class Generation:
                 dropped=self.dropped,
                 labels=self._labels,
                 use=self._use,
+                decision=stored(self._decision) if self._decision is not None else "",
             )
         )
         self._write(records)
@@ -309,7 +317,7 @@ class Generation:
         found = (self._passage or self._gate).headers(self._pipeline.clock.monotonic())
         found.append((b"x-request-id", self.request_id.encode()))
         if self._target is not None:
-            found += self._target.headers
+            found += self._target.headers if self._request.model != AUTO else choice.asked_for_any(self._target.headers)
             if self._use is not None:
                 found += self._use.headers()
             found.append((b"x-llm-attempts", b"%d" % self._attempts))
@@ -317,6 +325,8 @@ class Generation:
                 found.append((b"x-llm-dropped-params", _names_header(dropped)))
         if self._request.prompt is not None:
             found.append((b"x-llm-prompt", self._request.prompt.header))
+        if self._request.explain:
+            found.append((b"x-llm-explain", choice.header(self._decision, self._target)))
         if self._ended and self._charge.usage is not None and self._charge.cost_micros is not None:
             found.append((b"x-llm-cost", _cost_header(self._charge)))
         return found
@@ -333,6 +343,12 @@ class Generation:
         if self._request.stream:
             self._held.append(self._given.body)
         return True
+
+    def _choose(self) -> tuple[Target, ...]:
+        """Raises UnknownModel, NotPermitted, InvalidRequest."""
+        pipeline = self._pipeline
+        targets, self._decision = choice.chosen(self._view, self._caller, self._request, pipeline.clock, pipeline.rng.random)
+        return targets
 
     async def _try(self, target: Target) -> None:
         pipeline, request = self._pipeline, self._request
@@ -413,6 +429,8 @@ class Generation:
                 raise
             self._unwritten = [opened]
         self._attempts, self._attempt = number, attempt
+        if target.vitals is not None:
+            target.vitals.in_flight += 1
         return attempt
 
     async def _after_failure(self, error: GatewayError, targets: tuple[Target, ...]) -> Target:
@@ -450,6 +468,8 @@ class Generation:
             self._passage_there.leave(self._charge.tokens)
         elif attempt.target.gate is not None:
             attempt.target.gate.leave(self._request.estimated_input_tokens, self._charge.tokens, now)
+        if (vitals := attempt.target.vitals) is not None:
+            vitals.ended(now, attempt.began_s, attempt.first_token_s, self._charge.usage if error is None else None)
         counted = attempt.target.metrics
         if not gone:
             counted.attempt(now - attempt.began_s, error.code if error else None)

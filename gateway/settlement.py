@@ -228,6 +228,7 @@ def ended(
     dropped: tuple[str, ...],
     labels: tuple[str, str, str] = _NO_LABELS,
     use: CacheUse | None = None,
+    decision: str = "",
 ) -> RequestEnded:
     return RequestEnded(
         started_at,
@@ -256,6 +257,7 @@ def ended(
         *((request.prompt.name, request.prompt.version) if request.prompt is not None else _NO_PROMPT),
         "" if use is None else use.recorded,
         None if use is None else use.saved_micros,
+        decision,
     )
 
 

@@ -201,8 +201,8 @@ class RouteAdmin(ModelAdmin):
     list_filter = ("is_active",)
     search_fields = ("alias", "description")
     fieldsets = (
-        (None, {"fields": ("alias", "description", "visibility", "is_active")}),
-        ("What is tried", {"fields": ("targets",)}),
+        (None, {"fields": ("alias", "description", "visibility", "is_active", "task_types")}),
+        ("What is tried", {"fields": ("targets", ("strategy", "weights"), "fallbacks")}),
         ("When all of it fails", {"fields": ("degrade_to", "fixed_answer", "chain")}),
         ("Giving answers again", {"fields": ("cache_ttl_s",)}),
     )

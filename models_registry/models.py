@@ -119,8 +119,16 @@ class Route(models.Model):
     """A name that callers use for a chain of models: what is tried, in which order, and what is left when all of it fails.
 
     It names aliases of models and never another route, so that no chain can lead back into itself; a model may have the
-    name of the route. What a chain may be: `models_registry.chains`.
+    name of the route. What a chain may be: `models_registry.chains`; what the strategies mean: `core.choice`.
     """
+
+    class Strategy(models.TextChoices):
+        PRIORITY = "priority", "In this order"
+        WEIGHTED = "weighted", "By weight"
+        COST = "cost", "The cheapest first"
+        SPEED = "speed", "The fastest first"
+        QUALITY = "quality", "The best first"
+        LEAST_BUSY = "least_busy", "The least busy first"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     alias = models.CharField(
@@ -132,6 +140,18 @@ class Route(models.Model):
     )
     targets = models.JSONField(
         default=list, blank=True, help_text="Aliases of models, tried one after the other; several models of one alias, by their priority."
+    )
+    strategy = models.CharField(
+        max_length=12, choices=Strategy.choices, default=Strategy.PRIORITY, help_text="Which of the models above is asked first."
+    )
+    weights = models.JSONField(
+        default=dict, blank=True, help_text="Only for the strategy weighted: alias of a model → its weight, 1 to 1000. Without one: 1."
+    )
+    fallbacks = models.JSONField(
+        "fallback models", default=list, blank=True, help_text="Aliases of models, tried one after the other when those above failed."
+    )
+    task_types = models.JSONField(
+        default=list, blank=True, help_text='Requests with model "auto" and one of these task types come here, and queued tasks of it.'
     )
     degrade_to = models.CharField(
         "smaller model", max_length=200, blank=True, help_text="Alias of a model that answers when none of the above does. Empty: none."
@@ -153,22 +173,42 @@ class Route(models.Model):
         return self.alias
 
     def spec(self) -> RouteSpec:
-        """Raises ValueError where `targets` is no list of texts."""
-        spec = chains.spec_of(self.alias, self.targets, self.degrade_to, self.fixed_answer)
+        """Raises chains.Malformed, a ValueError, where a JSON column holds what it should not."""
+        spec = chains.spec_of(
+            self.alias,
+            self.targets,
+            self.degrade_to,
+            self.fixed_answer,
+            strategy=self.strategy,
+            weights=self.weights,
+            fallbacks=self.fallbacks,
+            task_types=self.task_types,
+        )
         return msgspec.structs.replace(spec, cache_ttl_s=self.cache_ttl_s)
 
     def clean(self) -> None:
         """Runs for admin, REST and shell alike. Raises ValidationError by field."""
         try:
             spec = self.spec()
-        except ValueError as error:
-            raise ValidationError({"targets": str(error)}) from None
+        except chains.Malformed as error:
+            raise ValidationError({error.field: str(error)}) from None
         types: dict[str, set[str]] = defaultdict(set)
         named = LLMModel.objects.filter(alias__in=chains.aliases_of(spec)).order_by()
         for alias, model_type in named.values_list("alias", "model_type"):
             types[alias].add(model_type)
-        if errors := chains.refusals(spec, types):
+        errors = chains.refusals(spec, types)
+        if spec.task_types and "task_types" not in errors and (sentence := self._taken(spec)):
+            errors["task_types"] = sentence
+        if errors:
             raise ValidationError(errors)
+
+    def _taken(self, spec: RouteSpec) -> str:
+        """Which of its task types lead somewhere else already; "" = none."""
+        others = Route.objects.exclude(pk=self.pk).order_by("alias").values_list("alias", "task_types")
+        for alias, task_types in others:
+            if isinstance(task_types, list) and (both := [name for name in spec.task_types if name in task_types]):
+                return f"The task type {both[0]!r} leads to the route {alias!r} already; each leads to one route."
+        return ""
 
 
 class Price(models.Model):

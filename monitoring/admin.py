@@ -14,6 +14,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from monitoring import bodies
+from monitoring.explain import attempts_of, explanation
 from monitoring.filters import (
     Between,
     KeyNamed,
@@ -31,7 +32,6 @@ from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
 from monitoring.pages import Pages, ReadOnly, amount
 
-_ATTEMPTS_SHOWN = 50
 _SHORT_ID = 14
 
 
@@ -99,7 +99,7 @@ class RequestLogAdmin(Pages, Ledger):
     )
     fieldsets = (
         (None, {"fields": (("request_id", "when"), ("status_code", "error_code"), "error_message")}),
-        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("dialect", "mode"))}),
+        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("task_type", "dialect", "mode"))}),
         (
             "Answer",
             {
@@ -137,7 +137,8 @@ class RequestLogAdmin(Pages, Ledger):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
-        context = {"attempts": _attempts_of(row) if row else [], **(extra_context or {})}
+        told = explanation(row) if row and row.decision else None
+        context = {"attempts": _attempts_of(row) if row else [], "explanation": told, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, context)
 
     def get_urls(self) -> list[URLPattern]:
@@ -156,7 +157,7 @@ class RequestLogAdmin(Pages, Ledger):
 
 
 def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:
-    rows = UsageRecord.objects.filter(request_id=request.request_id).order_by("attempt", "pk")[:_ATTEMPTS_SHOWN]
+    rows = attempts_of(request)
     return [
         {
             "row": row,

@@ -102,7 +102,8 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
     """One client request of a known caller, answered or refused. Totals are over all of its attempts.
 
     `cache`: hit | shared | miss, "" = the cache was not asked. `saved_micros`: of `currency`, what the answer that was given again had
-    cost; None = nothing was, or its price is not known.
+    cost; None = nothing was, or its price is not known. `decision`: which models there were to choose from, and why in this order, as
+    `core.choice` stores it; "" = the request named its model.
     """
 
     started_at: float
@@ -134,6 +135,7 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
     prompt_version: int = 0
     cache: str = ""
     saved_micros: int | None = None
+    decision: str = ""
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded

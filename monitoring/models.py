@@ -164,6 +164,7 @@ class RequestLog(models.Model):
     saved_micros = models.BigIntegerField(
         null=True, help_text="What the answer that was given again had cost; empty = nothing, or unknown."
     )
+    decision = models.TextField(blank=True, default="", db_default="", editable=False, help_text="Why this model: see core.choice.")
 
     class Meta:
         verbose_name = "request"

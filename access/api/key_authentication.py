@@ -18,6 +18,7 @@ from core.addresses import client_address, is_within, read_networks
 
 _SCHEME = b"bearer"
 _MAX_CHARACTERS = 200
+_SCOPES = {"monitoring": "usage"}
 
 
 class Program:
@@ -31,8 +32,9 @@ class Program:
         self.key = key
 
     def has_perms(self, permissions: Iterable[str], obj: Any = None) -> bool:
-        """A scope opens the app of its name, for the views that take keys at all."""
-        return all(permission.partition(".")[0] in self.key.scopes for permission in permissions)
+        """A scope opens the app of its name, `usage` what happened; for the views that take keys at all."""
+        apps = (permission.partition(".")[0] for permission in permissions)
+        return all(_SCOPES.get(app, app) in self.key.scopes for app in apps)
 
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return self.has_perms([permission])

@@ -40,7 +40,7 @@ from core.money import MAX_RATE, RATE_SCALE
 from core.prompts import PromptSpec
 from core.secrets import CannotOpen, KekAway
 from gateway.config.publisher import current_version
-from models_registry import chains
+from models_registry import abilities, chains
 from models_registry.models import ExchangeRate, LLMModel, Price, PromptTemplate, Route
 from monitoring.moment import one_moment
 from providers.models import Provider, ProviderKey
@@ -183,6 +183,8 @@ def _model_spec(row: LLMModel) -> ModelSpec:
         created=int(row.created_at.timestamp()),
         drop_params=row.unsupported_params == LLMModel.OnUnsupported.DROP,
         truncate=row.over_long == LLMModel.OnOverLong.TRUNCATE,
+        quality=row.quality,
+        lacks=abilities.lacking(row.capabilities, row.tested),
         limits=_limit_spec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
         cache_ttl_s=min(row.cache_ttl_s or 0, settings.CACHE_MAX_TTL_S),
     )

@@ -17,6 +17,7 @@ from gateway.doors.answer import JSON, Send, refuse, require_method, respond
 from gateway.doors.body import Receive, Scope
 from gateway.doors.counting import within_limits
 from gateway.doors.http import Gateway, forwarded
+from gateway.doors.routing_fields import routed
 from gateway.router import Target, targets_for
 from models_registry.tokens import Count, count_conversation
 from monitoring import metrics
@@ -35,7 +36,7 @@ class MessagesCountDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, anthropic_messages.SCOPE)
-            request = anthropic_messages.parse_to_count(await self._gateway.body(scope, receive))
+            request = routed(anthropic_messages.parse_to_count(await self._gateway.body(scope, receive)))
             if request.template is not None:
                 prompting.expand(request, view, caller, self._gateway.max_body_bytes)
             request.headers = forwarded(scope, anthropic_messages.FORWARDED)

@@ -92,9 +92,7 @@ _counted = msgspec.json.Decoder(_Counted)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. Anthropic's streams always tell their usage."""
     checked, raw = fields.read(body, _body)
-    return _request(
-        checked, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None, cache=checked.cache
-    )
+    return _request(checked, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None, cache=checked.cache)
 
 
 def parse_to_count(body: bytes) -> ChatRequest:
@@ -112,7 +110,7 @@ def _request(
     max_output_tokens: int | None,
     cache: CacheWish | None = None,
 ) -> ChatRequest:
-    fields.refuse_reserved(raw)
+    fields.drop_ours(raw)
     template = fields.template_in(raw, checked.messages)
     return ChatRequest(
         dialect=_this,

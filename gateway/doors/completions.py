@@ -60,7 +60,7 @@ _KNOWN = frozenset(_Body.__struct_fields__)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields)
+    bodies.drop_ours(fields)
     require_texts(checked.prompt, "prompt")
     return ChatRequest(
         dialect=_this,

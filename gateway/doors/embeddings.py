@@ -41,7 +41,7 @@ _checked = msgspec.json.Decoder(_Body)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields)
+    bodies.drop_ours(fields)
     require_texts(checked.input, "input")
     if checked.stream:
         raise InvalidRequest("Embeddings are not streamed; leave 'stream' out.", param="stream")

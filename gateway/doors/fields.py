@@ -19,8 +19,6 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 _TOO_DEEP = "The JSON of the body is nested too deeply."
 _MAX_FIELDS = 1000
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-# Ours, not any vendor's, and without effect yet.
-_RESERVED = ("task_type", "models")
 
 
 def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, msgspec.Raw]]:
@@ -52,13 +50,9 @@ def invalid(message: str) -> InvalidRequest:
     return InvalidRequest(f"{path}: {text}." if path else f"{text}.", param=path or None)
 
 
-def refuse_reserved(fields: dict[str, msgspec.Raw], *more: str) -> None:
-    """Raises InvalidRequest for a field of ours that does nothing yet; `more` are those that are a vendor's in other dialects.
-    Takes out `cache`, which is ours and was read: no vendor is to judge it."""
+def drop_ours(fields: dict[str, msgspec.Raw]) -> None:
+    """Takes out `cache`, which is ours and was read: no vendor is to judge it."""
     fields.pop("cache", None)
-    for name in (*_RESERVED, *more):
-        if name in fields:
-            raise InvalidRequest(f"{name!r} is not supported by this endpoint yet; leave it out.", param=name)
 
 
 def template_in(fields: dict[str, msgspec.Raw], messages: object) -> msgspec.Raw | None:

@@ -24,7 +24,7 @@ from gateway.doors.body import Scope
 from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.openai_chat import error_body, stream_error
 from gateway.doors.openai_fields import reread
-from gateway.router import View, default_alias
+from gateway.router import AUTO, View, default_alias
 
 __all__ = ["NAME", "SCOPE", "GenerateDoor", "conversation", "error_body", "parse", "stream_error", "stream_writer", "whole"]
 
@@ -39,6 +39,8 @@ class _Body(msgspec.Struct):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     stream: bool | None = None
     cache: CacheWish | None = None
+    task_type: str | None = None
+    models: list[str] | None = None
 
 
 class _Filled(msgspec.Struct):
@@ -67,7 +69,8 @@ class GenerateDoor(GenerationDoor):
 
     def read(self, body: bytes, scope: Scope, view: View, caller: CallerSpec) -> ChatRequest:
         request = parse(body)
-        request.model = request.model or default_alias(view, caller)
+        if not request.model:
+            request.model = AUTO if "task_type" in request.fields else default_alias(view, caller)
         request.fields = {**self._defaults, **request.fields}
         request.max_output_tokens = request.max_output_tokens or self._max_tokens
         return request

@@ -18,11 +18,15 @@ from gateway.doors.body import Receive, Scope, read_body
 from gateway.doors.exchange import Exchange, Timers
 from gateway.doors.idempotent import Idempotency, IdempotentExchange
 from gateway.doors.recording import Recording
+from gateway.doors.routing_fields import routed
 from gateway.pipeline import Generation, Pipeline
 from gateway.retry import client_timeout_s
 from gateway.router import View
 from monitoring import metrics
 from monitoring.body_queue import BodyQueue
+
+_OWN = frozenset({b"idempotency-key", b"x-llm-tag", b"x-llm-explain"})
+_NO = frozenset({b"", b"0", b"false"})
 
 
 class Gateway(msgspec.Struct, eq=False):
@@ -91,7 +95,7 @@ class GenerationDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             body = await self._gateway.body(scope, receive)
-            request = self.read(body, scope, view, caller)
+            request = routed(self.read(body, scope, view, caller))
             if request.template is not None:
                 prompting.expand(request, view, caller, self._gateway.max_body_bytes)
         except GatewayError as error:
@@ -103,7 +107,7 @@ class GenerationDoor:
             return
         if self._forwarded:
             request.headers = forwarded(scope, self._forwarded)
-        key, request.tag = _own_headers(scope["headers"])
+        key, request.tag, request.explain = _own_headers(scope["headers"])
         generation = Generation(pipeline, view, caller, request, request_id, scope["headers"])
         identity = None if key is None else (caller.key_id, key, scope["path"].encode() + body)
         if caller.store_bodies and self._gateway.bodies is not None:
@@ -130,15 +134,18 @@ class GenerationDoor:
         return self._dialect.parse(body)
 
 
-def _own_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str | None, str]:
-    """The idempotency key, None where there is none, and the tag."""
-    key, tag = None, ""
+def _own_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str | None, str, bool]:
+    """The idempotency key, None where there is none; the tag; and whether the answer is to say why its model was chosen."""
+    key, tag, explain = None, "", False
     for name, value in headers:
-        if name == b"idempotency-key":
-            key = value.decode("latin-1")
-        elif name == b"x-llm-tag":
-            tag = value.decode("latin-1")
-    return key, tag
+        if name in _OWN:
+            if name == b"idempotency-key":
+                key = value.decode("latin-1")
+            elif name == b"x-llm-tag":
+                tag = value.decode("latin-1")
+            else:
+                explain = value not in _NO
+    return key, tag, explain
 
 
 def forwarded(scope: Scope, names: frozenset[bytes]) -> tuple[tuple[str, str], ...]:

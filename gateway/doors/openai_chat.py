@@ -59,7 +59,7 @@ _true, _with_usage = msgspec.Raw(b"true"), msgspec.Raw(b'{"include_usage":true}'
 def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. `force_stream`: whatever the body says, stream with usage."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields)
+    bodies.drop_ours(fields)
     template = bodies.template_in(fields, checked.messages)
     if force_stream:
         fields["stream"] = _true

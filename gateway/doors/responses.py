@@ -124,7 +124,7 @@ _KNOWN = frozenset((*_Asked.__struct_fields__, "model", "stream", "background"))
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields)
+    bodies.drop_ours(fields)
     if checked.background:
         raise invalid("background", "is not offered here: nobody could fetch the response; leave it out")
     return ChatRequest(

@@ -30,6 +30,7 @@ from gateway import admission, prompting
 from gateway.doors import openai_chat
 from gateway.doors.answer import server_down
 from gateway.doors.http import Gateway
+from gateway.doors.routing_fields import routed
 from gateway.pipeline import Generation
 
 MAX_GENERATIONS_PER_SOCKET = 20
@@ -202,7 +203,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             raise ServerBusy(f"This socket runs {MAX_GENERATIONS_PER_SOCKET} generations, its limit; let one end first.", retry_after_s=1.0)
         caller = self._identify()
         pipeline = self._gateway.live()
-        request = openai_chat.parse(bytes(frame.request), force_stream=True)
+        request = routed(openai_chat.parse(bytes(frame.request), force_stream=True))
         view = pipeline.manager.view
         if request.template is not None:
             prompting.expand(request, view, caller, self._gateway.max_body_bytes)

@@ -41,12 +41,26 @@ class RouteSerializer(StrictModel):
 
     targets = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Aliases of models, tried one after the other; those of one alias by their `priority`.",
+        help_text="Aliases of models, in the order of `strategy`; those of one alias by their `priority`.",
+    )
+    weights = serializers.DictField(
+        child=serializers.IntegerField(),
+        required=False,
+        help_text='For the strategy `weighted`: alias → 1 to 1000, e.g. {"gpt-4o": 3}. Without one: 1.',
+    )
+    fallbacks = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Aliases of models, tried one after the other when the targets failed."
+    )
+    task_types = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text='Requests for "auto" with one of these come here, and queued tasks of it.'
     )
 
     class Meta:
         model = Route
-        fields = ("id", "alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer", "cache_ttl_s")
+        fields = (
+            *("id", "alias", "description", "is_active", "visibility", "targets", "strategy", "weights", "fallbacks", "task_types"),
+            *("degrade_to", "fixed_answer", "cache_ttl_s"),
+        )
 
 
 def _amount(*, required: bool, help_text: str) -> serializers.DecimalField:

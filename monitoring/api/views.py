@@ -40,7 +40,7 @@ class UsageRecordViewSet(ReadOnlyModelViewSet):
 class RequestLogViewSet(ReadOnlyModelViewSet):
     """One row for each client request, newest first."""
 
-    queryset = RequestLog.objects.all()
+    queryset = RequestLog.objects.defer("decision")
     serializer_class = RequestLogSerializer
     filterset_class = RequestFilters
     lookup_field = "request_id"

@@ -117,6 +117,7 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/requests", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/requests/req-1", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/requests/req-1/bodies", None, ("monitoring.view_requestbody",), 404),
+    ("get", "/api/v1/requests/req-1/explain", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/usage/records", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/stats", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/costs", None, ("monitoring.view_usagerecord",), 200),
@@ -155,7 +156,7 @@ class TestTable:
     def test_anonymous_is_asked_who_they_are(self, anonymous, world, method, path, body, needed, success) -> None:
         response = getattr(anonymous, method)(filled(path, world), filled(body, world), format="json" if body is not None else None)
         assert response.status_code == 401
-        assert response.headers["WWW-Authenticate"].startswith("Bearer" if "/tasks" in path else "Token")
+        assert response.headers["WWW-Authenticate"].startswith("Bearer" if "/tasks" in path or path.endswith("/explain") else "Token")
 
     def test_a_stranger_is_refused(self, stranger, world, method, path, body, needed, success) -> None:
         assert call(stranger, world, method, path, body) == (403 if needed else success)
