@@ -16,9 +16,10 @@ from access.roles import ROLES, TEAM_ROLES, sync_groups
 from access.services import create_api_key, create_personal_token
 from models_registry.models import ExchangeRate, LLMModel, Price, Route
 from models_registry.services import set_exchange_rate, set_price
-from monitoring.models import BudgetEntry, RequestLog, Rollup, UsageRecord
+from monitoring.models import AuditEvent, BudgetEntry, RequestLog, Rollup, UsageRecord
 from providers.models import Provider, ProviderKey
 from providers.services import create_provider
+from tasks.models import Task
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -40,6 +41,7 @@ class Tenant:
     member: TeamMember
     grant: Grant
     token: PersonalToken
+    task: Task
     people: dict[str, User] = field(default_factory=dict)
 
     @property
@@ -57,6 +59,10 @@ class Tenant:
     @property
     def price(self) -> Price:
         return self.model.prices.get()
+
+    @property
+    def event(self) -> AuditEvent:
+        return AuditEvent.objects.latest("sequence")
 
     @property
     def rate(self) -> ExchangeRate:
@@ -103,6 +109,7 @@ def make_tenant(name: str) -> Tenant:
         members["viewer"],
         grant,
         create_personal_token(people["manager"], f"{name}-script")[0],
+        Task.objects.create(key=key, kind="custom", prompt="hi", timeout_s=60, max_attempts=1, rank=0, created_at=MOMENT),
         people,
     )
 

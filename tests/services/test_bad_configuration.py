@@ -27,6 +27,7 @@ from tests.gateway_config.rows import a_model, a_price, a_provider, a_provider_k
 pytestmark = pytest.mark.django_db
 
 GOOD: dict[str, Any] = {
+    "visibility": "everyone",
     "name": "vendor",
     "provider_type": "openai_compatible",
     "base_url": "https://vendor.example/v1",
@@ -203,7 +204,7 @@ def test_a_keys_weight_has_bounds_everywhere(admin_client: Client, weight: int) 
     assert key.weight == 1
 
 
-MODEL = {"model_id": "gpt-4o", "alias": "gpt-4o", "model_type": "chat", "priority": 100, "quality": 50}
+MODEL = {"visibility": "everyone", "model_id": "gpt-4o", "alias": "gpt-4o", "model_type": "chat", "priority": 100, "quality": 50}
 BAD_MODELS = [
     *(("priority", value) for value in (-1, 1001)),
     *(("quality", value) for value in (-1, 101)),
