@@ -19,6 +19,7 @@ from procrastinate import App, PsycopgConnector, exceptions
 from procrastinate.contrib.django import app as through_django
 from procrastinate.contrib.django.utils import connector_params
 from procrastinate.jobs import DeleteJobCondition, Status
+from procrastinate.types import JSONDict
 
 from monitoring.threads import in_one_line
 from tasks.engine import Waiting
@@ -34,24 +35,24 @@ _log = logging.getLogger(__name__)
 
 def enqueue(waiting: Sequence[Waiting]) -> None:
     """Through Django's connection: the jobs are there when its transaction is committed, and not before."""
-    alike: dict[tuple[int, float], list[str]] = {}
+    alike: dict[tuple[int, float], list[JSONDict]] = {}
     for each in waiting:
-        alike.setdefault((_EPOCH_S - int(each.rank), each.run_after), []).append(each.task_id)
-    for (priority, run_after), task_ids in alike.items():
+        alike.setdefault((_EPOCH_S - int(each.rank), each.run_after), []).append({"task_id": each.task_id})
+    for (priority, run_after), arguments in alike.items():
         job = through_django.configure_task(
             NAME,
             queue=QUEUE,
             priority=priority,
             schedule_at=datetime.fromtimestamp(run_after, UTC) if run_after else None,
         )
-        job.batch_defer(*({"task_id": task_id} for task_id in task_ids))
+        job.batch_defer(*arguments)
 
 
 class Feed:
     """A procrastinate worker on this event loop. `take` is given the id of each job's task, and returns when that was dealt with."""
 
     def __init__(self, take: Callable[[str], Awaitable[None]], *, concurrency: int, poll_s: float, silence_s: float) -> None:
-        """`poll_s`: between looks where no notification came. `silence_s`: how long a worker may say nothing before its jobs are dropped."""
+        """`poll_s`: between looks where no notification came. `silence_s`: a worker that says nothing for so long is gone."""
         self._take = take
         self._concurrency = concurrency
         self._poll_s = poll_s
@@ -59,18 +60,16 @@ class Feed:
 
     async def run(self) -> None:
         """Until cancelled; a database that goes away is tried again."""
-        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)  # two lines per job; what is wrong is said here
         while True:
             try:
                 await self._work()
+                _log.warning("procrastinate's worker has ended; another begins in %.1f s", self._poll_s)
             except _FAILURES as exc:
                 _log.warning("procrastinate cannot be used (%s); tried again in %.1f s", in_one_line(exc), self._poll_s)
             await asyncio.sleep(self._poll_s)
 
     async def _work(self) -> None:
-        connector = PsycopgConnector(
-            kwargs=connector_params(), min_size=1, max_size=_CONNECTIONS, reconnect_timeout=self._silence_s
-        )
+        connector = PsycopgConnector(kwargs=connector_params(), min_size=1, max_size=_CONNECTIONS, reconnect_timeout=self._silence_s)
         app = App(connector=connector)
         app.task(name=NAME, queue=QUEUE)(self._attempt)
         async with app.open_async():

@@ -133,6 +133,12 @@ def put(rows: Sequence[Task], now: float) -> None:
     _enqueue(rows)
 
 
+def tell_again(task_ids: Sequence[str]) -> None:
+    """Of tasks that a worker was told of and did not begin: another is told."""
+    with transaction.atomic():
+        _enqueue(Task.objects.filter(pk__in=task_ids, status=Status.QUEUED))
+
+
 def _moved(rows: Sequence[Task], now: float, note: str = "") -> None:
     """Every way out of a worker's hands, and every end of a task, comes through here, in the transaction that makes it so."""
     _note(rows, now, note)

@@ -35,6 +35,9 @@ class Program:
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return self.has_perms([permission])
 
+    def get_username(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         return str(self.key)
 

@@ -1,18 +1,38 @@
-"""Queued work against a live server, and against one whose worker is killed."""
+"""Queued work against live servers: the same tests on the engine within a server, and on the one with workers of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.e2e import wire
+from tests.e2e.conftest import QUICK
 from tests.e2e.control import Control, unique, until
 from tests.e2e.vendor import Vendor
+from tests.engines import TaskWorker, postgres_database
+from tests.live import LiveServer
 
 pytestmark = pytest.mark.process
 TASKS = "/api/v1/tasks"
+
+
+@pytest.fixture(scope="module", params=["embedded", "distributed"])
+def control(request: pytest.FixtureRequest, control: Control, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    if request.param == "embedded":
+        yield control
+        return
+    state_dir = tmp_path_factory.mktemp("distributed")
+    with postgres_database("tasks") as url:
+        env = {**QUICK, "DATABASE_URL": url}
+        with LiveServer(state_dir, env={**env, "LLM_MAX_WORKERS": "0"}) as live:
+            worker = TaskWorker(state_dir, concurrency=200, env=env)
+            try:
+                yield Control(live.base_url, live.admin_token or "", live.api_key or "")
+            finally:
+                assert worker.end() == 0, worker.log.read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
