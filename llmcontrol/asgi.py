@@ -54,9 +54,11 @@ from monitoring.progress import ProgressFiles  # noqa: E402
 from monitoring.threads import in_thread  # noqa: E402
 from monitoring.usage import Drainer, replay  # noqa: E402
 from tasks.dispatcher import Dispatcher, Feed  # noqa: E402
+from tasks.endings import Endings  # noqa: E402
 from tasks.engine import distributed  # noqa: E402
 from tasks.execution import Runner  # noqa: E402
 from tasks.signals import submitted  # noqa: E402
+from tasks.sync import ProcessSync  # noqa: E402
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -216,7 +218,9 @@ class Application:
             trusted_proxies=settings.TRUSTED_PROXIES,
         )
         # Bodies first: one that is slow to come takes no place.
-        site = BodyLimit(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
+        limited = RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS)
+        self._endings = Endings()
+        site = BodyLimit(ProcessSync(limited, self._endings), settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
         self._route = data_plane(self._gateway, site, websocket=settings.LLM_ENABLE_WEBSOCKET)
         self._plane: DataPlane | None = None
 
@@ -257,6 +261,7 @@ class Application:
 
     async def closed(self) -> None:
         """Stops what `opened` has started, where no server does it: everything settled is then written down."""
+        await self._endings.stop()
         if self._plane is not None:
             await self._plane.stop()
             self._plane = None
@@ -281,6 +286,7 @@ class Application:
                 await plane.tried.wait()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._endings.stop()
         await plane.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
