@@ -179,6 +179,14 @@ def test_bad_input_is_named(control: Control, key: str, body: Any, attr: str) ->
     assert (answer.status, answer.json["errors"][0]["attr"]) == (400, attr)
 
 
+def test_a_body_beyond_the_limit_is_refused(control: Control, key: str) -> None:
+    body = {"type": "custom", "prompt": "x" * (4 * 2**20)}
+    for path in (TASKS, f"{TASKS}/batch", "/api/v1/process/sync"):
+        assert call(control, "POST", path, key, body).status == 413, path
+    long = call(control, "POST", TASKS, key, {"type": "custom", "prompt": "x" * 1_000_001})
+    assert (long.status, long.json["errors"][0]["attr"]) == (400, "prompt")
+
+
 def test_a_batch_of_too_many_is_refused(control: Control, key: str) -> None:
     answer = call(control, "POST", f"{TASKS}/batch", key, {"tasks": [{"type": "custom", "prompt": "x"}] * 1001})
     assert (answer.status, answer.json["errors"][0]["attr"]) == (400, "tasks")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,7 @@ def test_a_second_signal_hands_them_to_another(installation: Installation) -> No
     task_ids = installation.submit(prompts)
     until(lambda: all(installation.vendor.calls(prompt) for prompt in prompts), "twenty calls of the vendor", timeout_s=WITHIN_S)
     worker.process.send_signal(signal.SIGTERM)
-    time.sleep(1)  # two of one kind at once are one
+    until(lambda: "takes no more tasks" in worker.log.read_text(), "the first signal is taken", timeout_s=WITHIN_S)
     assert worker.end() == 0
     assert set(installation.states(task_ids)) == {"queued"}
     installation.hold(False)

@@ -56,6 +56,7 @@ class Command(BaseCommand):
             engine = "PostgreSQL, with procrastinate" if distributed() else "SQLite: those of this file's machine"
             self.stderr.write(f"the worker is ready: {settings.TASK_CONCURRENCY} tasks at once, from {engine} (Ctrl-C stops it)")
         await enough.wait()
+        self.stderr.write("the worker takes no more tasks; a second signal ends it at once")
         await _ended(application, at_once)
 
 
