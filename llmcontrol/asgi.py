@@ -57,9 +57,12 @@ from monitoring.journal import Journal  # noqa: E402
 from monitoring.progress import ProgressFiles  # noqa: E402
 from monitoring.threads import in_thread  # noqa: E402
 from monitoring.usage import Drainer, replay  # noqa: E402
-from tasks.dispatcher import Dispatcher  # noqa: E402
+from tasks.dispatcher import Dispatcher, Feed  # noqa: E402
+from tasks.endings import Endings  # noqa: E402
+from tasks.engine import distributed  # noqa: E402
 from tasks.execution import Runner  # noqa: E402
 from tasks.signals import submitted  # noqa: E402
+from tasks.sync import ProcessSync  # noqa: E402
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -134,15 +137,25 @@ class DataPlane:
             poll_s=settings.TASK_POLL_S,
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._resting: asyncio.Task[None] | None = None
         # Set once bringing up has worked or failed for the first time.
         self.tried = asyncio.Event()
 
     def start(self) -> None:
         self._tasks.append(asyncio.create_task(self._bring_up()))
 
+    def rest(self) -> None:
+        """Begins no more tasks; those that run go on."""
+        self._resting = self._resting or asyncio.create_task(self._dispatcher.rest())
+
+    async def tasks_done(self) -> None:
+        await self._dispatcher.done()
+
     async def stop(self) -> None:
-        """Refuses new requests, then writes down what is left."""
+        """Refuses new requests, then writes down what is left. Tasks that still run go back into the queue."""
         submitted.disconnect(self._wake)
+        if self._resting is not None:
+            await self._resting
         await self._dispatcher.stop()
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
@@ -193,8 +206,17 @@ class DataPlane:
         if settings.TASK_CONCURRENCY:
             self._loop = asyncio.get_running_loop()
             submitted.connect(self._wake)
-            self._dispatcher.start()
+            self._dispatcher.start(self._feed())
         self.tried.set()
+
+    def _feed(self) -> Feed | None:
+        if not distributed():
+            return None
+        from tasks import jobs  # what SQLite does without
+
+        return jobs.Feed(
+            self._dispatcher.take, concurrency=settings.TASK_CONCURRENCY, poll_s=settings.TASK_POLL_S, silence_s=settings.TASK_LEASE_S
+        )
 
     def _wake(self, **signal: Any) -> None:
         """Tasks are submitted in Django's threads."""
@@ -218,7 +240,8 @@ class Application:
             trusted_proxies=settings.TRUSTED_PROXIES,
         )
         # Bodies first: one that is slow to come takes no place.
-        control = RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS)
+        self._endings = Endings()
+        control = ProcessSync(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), self._endings)
         site = BodyLimit(control, settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S, settings.BODY_BYTES_PER_S)
         self._route = data_plane(
             self._gateway,
@@ -233,9 +256,16 @@ class Application:
     def ready(self) -> bool:
         return self._gateway.pipeline is not None
 
+    async def tasks_done(self) -> None:
+        """Once none is running here."""
+        if self._plane is not None:
+            await self._plane.tasks_done()
+
     def drain(self) -> None:
-        """/ready says no from now on; requests are served as before."""
+        """/ready says no from now on; requests are served as before, and no task is begun."""
         self._gateway.draining = True
+        if self._plane is not None:
+            self._plane.rest()
 
     async def __call__(
         self,
@@ -259,6 +289,7 @@ class Application:
 
     async def closed(self) -> None:
         """Stops what `opened` has started, where no server does it: everything settled is then written down."""
+        await self._endings.stop()
         if self._plane is not None:
             await self._plane.stop()
             self._plane = None
@@ -283,6 +314,7 @@ class Application:
                 await plane.tried.wait()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._endings.stop()
         await plane.stop()
         await send({"type": "lifespan.shutdown.complete"})
 

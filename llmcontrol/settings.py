@@ -19,6 +19,7 @@ from core.money import CURRENCIES, UNKNOWN_CURRENCY
 from gateway.sharing.redis_address import read_address
 from llmcontrol import seeds
 from llmcontrol.environment import Environment, load_env_file
+from tasks.kinds import KINDS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 STATE_DIR = Path(os.environ.get("LLM_STATE_DIR") or BASE_DIR / "var").resolve()
@@ -158,6 +159,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     sys.modules.setdefault("psycopg", None)  # type: ignore[arg-type]
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2, "options": "-c statement_timeout=30000 -c lock_timeout=10000"}
+    # Hands tasks to workers on any number of machines; its tables cannot be made on SQLite. Before "tasks", which does without its pages.
+    INSTALLED_APPS.insert(INSTALLED_APPS.index("tasks"), "procrastinate.contrib.django")
+    PROCRASTINATE_AUTODISCOVER_MODULE_NAME = None
 else:
     raise ConfigurationError("DATABASE_URL: only sqlite and postgres are supported")
 
@@ -262,6 +266,7 @@ MAX_TASK_TIMEOUT_S = max(3600.0, TASK_TIMEOUT_S)
 TASK_AGING_S = env.number("LLM_TASK_AGING_S", 600, 0, 86_400)
 TASK_LEASE_S = env.number("LLM_TASK_LEASE_S", 20, 2, 600)
 TASK_POLL_S = env.number("LLM_TASK_POLL_S", 1, 0.05, 60)
+TASK_LIMITS = env.bounds("LLM_TASK_LIMITS", ("*", *KINDS), 1, 1_000_000)
 MAX_CONNECTIONS = env.integer("LLM_MAX_CONNECTIONS", 10_000, 0, 1_000_000)
 MAX_CONNECTIONS_PER_ADDRESS = env.integer("LLM_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000)
 

@@ -20,6 +20,8 @@ EXEMPT = {
     "monitoring.BudgetEntry": "the ledger; a correction by a person is recorded by the service that makes it",
     "providers.ProviderState": "what gateway processes say every few seconds; the trail records breakers that open and close",
     "gateway_config.ConfigVersion": "a number that triggers raise with each recorded change",
+    "tasks.Task": "work that is asked for and done, not what the gateway is told to be; its events are its record",
+    "tasks.TaskEvent": "the record of a task",
     "sessions.Session": "logins and logouts are recorded",
     "admin.LogEntry": "Django's own history of the admin, of which the trail has more",
     "contenttypes.ContentType": "written by `migrate` alone",

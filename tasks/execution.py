@@ -51,15 +51,16 @@ class Runner:
         if kind.result is Answer:
             reply = await llm.chat(messages, timeout=task.timeout_s, **task.options)
             return reply, {"text": reply.text}
-        options = {**kind.wishes(), **task.options, "timeout": task.timeout_s}
+        options = {**kind.wishes(task.data), **task.options, "timeout": task.timeout_s}
+        decoder = msgspec.json.Decoder(kind.shape(task.data))
         try:
-            reply, result = await shaped(llm, messages, msgspec.json.Decoder(kind.result), kind.name, options)
+            reply, result = await shaped(llm, messages, decoder, kind.name, options)
         except InvalidRequest as refused:
             if "response_format" not in (refused.param or ""):
                 raise
             # A vendor without such a wish gets the schema in its instructions alone.
             del options["response_format"]
-            reply, result = await shaped(llm, messages, msgspec.json.Decoder(kind.result), kind.name, options)
+            reply, result = await shaped(llm, messages, decoder, kind.name, options)
         return reply, msgspec.to_builtins(result)
 
     def _failed(self, task: Task, error: GatewayError) -> Ending:

@@ -14,9 +14,9 @@ from django.db import IntegrityError, transaction
 
 from access.models import ApiKey
 from core.errors import CallerLimited, GatewayError, InvalidRequest
-from tasks import queue
+from tasks import limits, queue
 from tasks.kinds import KINDS
-from tasks.models import Task, TaskEvent
+from tasks.models import Task
 from tasks.signals import submitted
 from tasks.states import PRIORITIES, Status
 
@@ -123,9 +123,7 @@ def submit(
     try:
         with transaction.atomic():
             _require_room(rows, now)
-            Task.objects.bulk_create(rows)
-            at = queue.moment(now)
-            TaskEvent.objects.bulk_create(TaskEvent(task=row, status=Status.QUEUED, at=at) for row in rows)
+            queue.put(rows, now)
             transaction.on_commit(lambda: submitted.send_robust(Task, tasks=rows))
     except IntegrityError:
         # The same key came twice at once, and the other was first.
@@ -172,6 +170,7 @@ def _before(by: Submitter, idempotency_key: str, fingerprint: str) -> list[Task]
 
 def _require_room(rows: Sequence[Task], now: float) -> None:
     """Counted in the transaction that fills it."""
+    limits.alone()
     waiting = Task.objects.filter(status=Status.QUEUED).count()
     wait_s = _expected_wait_s(waiting, now)
     if waiting + len(rows) > settings.MAX_QUEUE_SIZE:
