@@ -28,14 +28,16 @@ _CONFIGURATION_VIEWS = (
     _each("view", "providers", "provider", "providerkey")
     | _each("view", "models_registry", "llmmodel", "route", "price", "exchangerate")
     | _each("view", "access", "team", "teammember", "grant", "apikey", "budget")
+    | _each("view", "telling", "webhooksecret")
 )
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
 _SUMS = _each("view", "monitoring", "usagerecord", "rollup")
-_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry")
+_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
     | _each("change", "providers", "providerkey")
     | _each("add change", "models_registry", "llmmodel", "route")
+    | _each("replay", "telling", "webhook")
 )
 _ADMINISTERING = (
     _each("add change delete", "providers", "provider", "providerkey")
@@ -45,6 +47,7 @@ _ADMINISTERING = (
     | _each("add change delete", "access", "team", "teammember", "grant", "apikey", "budget", "personaltoken")
     | _each("view add change", "auth", "user")
     | _each("view", "auth", "group")
+    | _each("add delete", "telling", "webhooksecret")
 )
 
 # Name → what it is for, and its permissions. Every later one may do less, but for the auditor, who sees what the viewer does not.
@@ -67,16 +70,21 @@ ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 _TEAM_VIEWS = (
     _each("view", "access", "team", "teammember", "apikey", "budget")
     | _each("view", "models_registry", "llmmodel", "route")
+    | _each("view", "telling", "webhooksecret")
     | _SUMS
     | _OWN_TOKENS
 )
-_TEAM_RECORDS = _each("view", "monitoring", "requestlog", "budgetentry")
+_TEAM_RECORDS = _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook")
 
 # Name → its label, and its permissions over the rows of the team.
 TEAM_ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     TeamRole.MANAGER: (
         "Manager",
-        _TEAM_VIEWS | _TEAM_RECORDS | _each("add change delete", "access", "apikey", "teammember"),
+        _TEAM_VIEWS
+        | _TEAM_RECORDS
+        | _each("add change delete", "access", "apikey", "teammember")
+        | _each("replay", "telling", "webhook")
+        | _each("add delete", "telling", "webhooksecret"),
     ),
     TeamRole.MEMBER: ("Member", _TEAM_VIEWS | _TEAM_RECORDS | _each("add", "access", "apikey")),
     TeamRole.VIEWER: ("Viewer", _TEAM_VIEWS),

@@ -56,6 +56,8 @@ from monitoring.usage import Drainer, replay  # noqa: E402
 from tasks.dispatcher import Dispatcher  # noqa: E402
 from tasks.execution import Runner  # noqa: E402
 from tasks.signals import submitted  # noqa: E402
+from telling.delivery import Bounds, Deliverer, Sender  # noqa: E402
+from telling.signals import webhooks_due  # noqa: E402
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -113,6 +115,7 @@ class DataPlane:
             lease_s=settings.TASK_LEASE_S,
             poll_s=settings.TASK_POLL_S,
         )
+        self._deliverer = _deliverer(clock)
         self._tasks: list[asyncio.Task[None]] = []
         # Set once bringing up has worked or failed for the first time.
         self.tried = asyncio.Event()
@@ -124,6 +127,8 @@ class DataPlane:
         """Refuses new requests, then writes down what is left."""
         submitted.disconnect(self._wake)
         await self._dispatcher.stop()
+        webhooks_due.disconnect(self._wake_deliverer)
+        await self._deliverer.stop()
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
         await self._watcher.stop()
@@ -169,8 +174,10 @@ class DataPlane:
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
         self._gateway.pipeline = self._pipeline
+        self._loop = asyncio.get_running_loop()
+        webhooks_due.connect(self._wake_deliverer)
+        self._deliverer.start()
         if settings.TASK_CONCURRENCY:
-            self._loop = asyncio.get_running_loop()
             submitted.connect(self._wake)
             self._dispatcher.start()
         self.tried.set()
@@ -178,6 +185,20 @@ class DataPlane:
     def _wake(self, **signal: Any) -> None:
         """Tasks are submitted in Django's threads."""
         self._loop.call_soon_threadsafe(self._dispatcher.wake)
+
+    def _wake_deliverer(self, **signal: Any) -> None:
+        self._loop.call_soon_threadsafe(self._deliverer.wake)
+
+
+def _deliverer(clock: SystemClock) -> Deliverer:
+    bounds = Bounds(
+        per_host=settings.WEBHOOK_PER_HOST,
+        timeout_s=settings.WEBHOOK_TIMEOUT_S,
+        max_tries=settings.WEBHOOK_TRIES,
+        poll_s=settings.WEBHOOK_POLL_S,
+        keep_days=settings.WEBHOOK_KEEP_DAYS,
+    )
+    return Deliverer(Sender(settings.WEBHOOK_ALLOW, bounds.timeout_s, clock.wall), clock, bounds)
 
 
 class Application:

@@ -18,6 +18,8 @@ EXEMPT = {
     "monitoring.BudgetLease": "what gateway processes hold of a budget",
     "monitoring.BudgetEntry": "the ledger; a correction by a person is recorded by the service that makes it",
     "providers.ProviderState": "what gateway processes say every few seconds; the trail records breakers that open and close",
+    "telling.Webhook": "the outbox, written by the data plane; a person who sends one again is recorded by the service that does it",
+    "telling.WebhookTry": "what came of each try, written by the data plane",
     "gateway_config.ConfigVersion": "a number that triggers raise with each recorded change",
     "sessions.Session": "logins and logouts are recorded",
     "admin.LogEntry": "Django's own history of the admin, of which the trail has more",

@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q
 
 from tasks.models import Task, TaskEvent
+from tasks.signals import changed
 from tasks.states import Status
 
 NOT_RESUMED = "worker_lost"
@@ -138,3 +139,5 @@ def _note(rows: Sequence[Task], now: float, note: str = "") -> None:
     TaskEvent.objects.bulk_create(
         TaskEvent(task=row, status=row.status, attempt=row.attempts, note=(note or row.error_message)[:500], at=at) for row in rows
     )
+    if rows:
+        changed.send(Task, tasks=list(rows))

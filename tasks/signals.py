@@ -1,8 +1,13 @@
-"""What extensions may listen to. Receivers run in the thread of whoever sends, after the commit, and must be quick."""
+"""What extensions may listen to. Receivers run in the thread of whoever sends, and must be quick."""
 
 from __future__ import annotations
 
 from django.dispatch import Signal
 
-# tasks: list[tasks.models.Task]
+# tasks: list[tasks.models.Task], each time. Before anything is written: a receiver that raises a GatewayError refuses them.
+submitting = Signal()
+# After the commit.
 submitted = Signal()
+# In the transaction that changes their status, submission included: what a receiver writes is there exactly if the change is, and a
+# receiver that raises undoes it. Of the rows only `pk` and `status` are sure to be up to date.
+changed = Signal()
