@@ -18,6 +18,8 @@ EXEMPT = {
     "monitoring.BudgetLease": "what gateway processes hold of a budget",
     "monitoring.BudgetEntry": "the ledger; a correction by a person is recorded by the service that makes it",
     "providers.ProviderState": "what gateway processes say every few seconds; the trail records breakers that open and close",
+    "tasks.Task": "work that programs submit, with a history of its own",
+    "tasks.TaskEvent": "that history",
     "telling.Webhook": "the outbox, written by the data plane; a person who sends one again is recorded by the service that does it",
     "telling.WebhookTry": "what came of each try, written by the data plane",
     "gateway_config.ConfigVersion": "a number that triggers raise with each recorded change",

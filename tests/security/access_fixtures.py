@@ -19,6 +19,9 @@ from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import BudgetEntry, RequestLog, Rollup, UsageRecord
 from providers.models import Provider, ProviderKey
 from providers.services import create_provider
+from tasks.service import Submitter, read, submit
+from telling.models import Webhook, WebhookSecret
+from telling.services import new_secret
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -40,6 +43,8 @@ class Tenant:
     member: TeamMember
     grant: Grant
     token: PersonalToken
+    webhook: Webhook
+    webhook_secret: WebhookSecret
     people: dict[str, User] = field(default_factory=dict)
 
     @property
@@ -103,8 +108,16 @@ def make_tenant(name: str) -> Tenant:
         members["viewer"],
         grant,
         create_personal_token(people["manager"], f"{name}-script")[0],
+        a_dead_letter(team, key),
+        new_secret(team)[0],
         people,
     )
+
+
+def a_dead_letter(team: Team, key: ApiKey) -> Webhook:
+    task = submit([read({"type": "custom", "prompt": "hi"})], Submitter(key=key))[0]
+    fields = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
+    return Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=MOMENT, ended_at=MOMENT, **fields)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_ten_tries_from_a_second_to_six_hours_and_then_it_is_dead() -> None:
             now = Webhook.objects.get().next_at
     finally:
         webhook_dead.disconnect(dead)
-    waits = [later - earlier for earlier, later in zip(tried_at, tried_at[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(tried_at)]
     assert all(0.8 * most <= wait <= most for wait, most in zip(waits, deliveries.WAITS_S, strict=True)), waits
     row = Webhook.objects.get()
     assert (row.status, row.tries, row.last_status, row.last_error) == ("dead", 10, 500, "It answered 500.")
