@@ -58,6 +58,7 @@ from tasks.execution import Runner  # noqa: E402
 from tasks.signals import submitted  # noqa: E402
 from telling.delivery import Bounds, Deliverer, Sender  # noqa: E402
 from telling.signals import webhooks_due  # noqa: E402
+from telling.sockets import Feed  # noqa: E402
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -116,6 +117,7 @@ class DataPlane:
             poll_s=settings.TASK_POLL_S,
         )
         self._deliverer = _deliverer(clock)
+        self.feed = Feed(settings.EVENTS_POLL_S)
         self._tasks: list[asyncio.Task[None]] = []
         # Set once bringing up has worked or failed for the first time.
         self.tried = asyncio.Event()
@@ -129,6 +131,7 @@ class DataPlane:
         await self._dispatcher.stop()
         webhooks_due.disconnect(self._wake_deliverer)
         await self._deliverer.stop()
+        await self.feed.stop()
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
         await self._watcher.stop()
@@ -177,6 +180,7 @@ class DataPlane:
         self._loop = asyncio.get_running_loop()
         webhooks_due.connect(self._wake_deliverer)
         self._deliverer.start()
+        self.feed.hub.start()
         if settings.TASK_CONCURRENCY:
             submitted.connect(self._wake)
             self._dispatcher.start()
@@ -197,6 +201,7 @@ def _deliverer(clock: SystemClock) -> Deliverer:
         max_tries=settings.WEBHOOK_TRIES,
         poll_s=settings.WEBHOOK_POLL_S,
         keep_days=settings.WEBHOOK_KEEP_DAYS,
+        keep_events_s=settings.EVENTS_KEEP_S,
     )
     return Deliverer(Sender(settings.WEBHOOK_ALLOW, bounds.timeout_s, clock.wall), clock, bounds)
 
@@ -218,8 +223,12 @@ class Application:
         )
         # Bodies first: one that is slow to come takes no place.
         site = BodyLimit(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
-        self._route = data_plane(self._gateway, site, websocket=settings.LLM_ENABLE_WEBSOCKET)
+        self._route = data_plane(self._gateway, site, websocket=settings.LLM_ENABLE_WEBSOCKET, feed=self._feed)
         self._plane: DataPlane | None = None
+
+    def _feed(self) -> Feed | None:
+        """None: not started, or at its end."""
+        return self._plane.feed if self._plane is not None and self.ready else None
 
     @property
     def ready(self) -> bool:

@@ -17,6 +17,7 @@ from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.models import ModelsDoor
 from gateway.doors.probes import ProviderHealth, Ready, Root, Unknown, health
 from gateway.doors.ws import GenerateConsumer
+from telling.sockets import EventsConsumer, Feed
 
 Asgi = Callable[..., Awaitable[None]]
 
@@ -32,7 +33,9 @@ class Literal:
         return self._doors.get(scope["path"], self._otherwise)(scope, receive, send)
 
 
-def data_plane(gateway: Gateway, django_app: Asgi, *, websocket: bool) -> ProtocolTypeRouter:
+def data_plane(
+    gateway: Gateway, django_app: Asgi, *, websocket: bool, feed: Callable[[], Feed | None] = lambda: None
+) -> ProtocolTypeRouter:
     chat, models = GenerationDoor(gateway, openai_chat), ModelsDoor(gateway)
     respond, embed = GenerationDoor(gateway, responses), GenerationDoor(gateway, embeddings)
     complete = GenerationDoor(gateway, completions)
@@ -70,7 +73,11 @@ def data_plane(gateway: Gateway, django_app: Asgi, *, websocket: bool) -> Protoc
         _at(r"", django_app),
     ]
     http = Literal(literal, URLRouter(patterns))
-    sockets = [_at(r"^ws/generate$", GenerateConsumer.as_asgi(gateway=gateway))] if websocket else []
+    sockets = [
+        _at(r"^ws/generate$", GenerateConsumer.as_asgi(gateway=gateway)),
+        _at(r"^ws$", EventsConsumer.as_asgi(gateway=gateway, feed=feed)),
+    ]
+    sockets = sockets if websocket else []
     return ProtocolTypeRouter({"http": http, "websocket": URLRouter([*sockets, _at(r"", _no_socket)])})
 
 

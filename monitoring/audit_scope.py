@@ -22,6 +22,8 @@ EXEMPT = {
     "tasks.TaskEvent": "that history",
     "telling.Webhook": "the outbox, written by the data plane; a person who sends one again is recorded by the service that does it",
     "telling.WebhookTry": "what came of each try, written by the data plane",
+    "telling.Event": "what sockets are told of changes that are on record elsewhere",
+    "telling.SocketTicket": "opens one socket within seconds, and is gone then",
     "gateway_config.ConfigVersion": "a number that triggers raise with each recorded change",
     "sessions.Session": "logins and logouts are recorded",
     "admin.LogEntry": "Django's own history of the admin, of which the trail has more",

@@ -9,8 +9,10 @@ class TellingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from django.conf import settings
+
         from access import roles, scope
-        from telling import outbox
+        from telling import events, outbox
         from telling.models import Webhook, WebhookSecret
 
         # Only now are there the permissions of this app that roles speak of.
@@ -18,3 +20,5 @@ class TellingConfig(AppConfig):
         scope.rows_of_team(Webhook, "team_id")
         scope.rows_of_team(WebhookSecret, "team_id")
         outbox.listen()
+        if settings.LLM_ENABLE_WEBSOCKET:
+            events.listen()

@@ -21,7 +21,7 @@ from core.errors import GatewayError, OutboundRefused, ProviderNonsense, Provide
 from core.outbound import GuardedTransport, Transport
 from core.secrets import CannotOpen
 from monitoring.threads import DatabaseThread, in_one_line
-from telling import callbacks, deliveries, services, signing
+from telling import callbacks, deliveries, events, services, signing
 from telling.callbacks import Allowed
 from telling.deliveries import Delivery, Outcome
 
@@ -34,14 +34,16 @@ _GONE = 410
 
 
 class Bounds:
-    """Of sending. `per_host`: tries at once at one host, over all processes; `keep_days`: how long what has ended is kept."""
+    """Of sending. `per_host`: tries at once at one host, over all processes; `keep_days`, `keep_events_s`: how long what has ended is
+    kept, and what sockets were told."""
 
-    def __init__(self, *, per_host: int, timeout_s: float, max_tries: int, poll_s: float, keep_days: int) -> None:
+    def __init__(self, *, per_host: int, timeout_s: float, max_tries: int, poll_s: float, keep_days: int, keep_events_s: float) -> None:
         self.per_host = per_host
         self.timeout_s = timeout_s
         self.max_tries = max_tries
         self.poll_s = poll_s
         self.keep_days = keep_days
+        self.keep_events_s = keep_events_s
         self.lease_s = timeout_s + _LEASE_BEYOND_TIMEOUT_S
 
 
@@ -186,7 +188,10 @@ class Deliverer:
     async def _prune(self) -> None:
         if self._clock.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
-        if not await self._ask(lambda: deliveries.prune(self._clock.wall(), self._bounds.keep_days)):
+        now, bounds = self._clock.wall(), self._bounds
+        webhooks = await self._ask(lambda: deliveries.prune(now, bounds.keep_days))
+        told = await self._ask(lambda: events.prune(datetime.fromtimestamp(now, UTC), bounds.keep_events_s))
+        if not (webhooks or told):
             self._pruned_at = self._clock.monotonic()
 
     async def _ask(self, work: Callable[[], _T]) -> _T:

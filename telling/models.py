@@ -1,12 +1,13 @@
-"""Webhooks that are to be sent and what became of them, and the secrets that they are signed with."""
+"""Webhooks that are to be sent and what became of them, their secrets; events for sockets, and the tickets that open one."""
 
 from __future__ import annotations
 
 import uuid
 
+from django.conf import settings
 from django.db import models
 
-from access.models import Team
+from access.models import PersonalToken, Team
 from core.secrets import Secret
 from providers.fields import EncryptedField
 from providers.vault import key_ring
@@ -105,3 +106,36 @@ class WebhookTry(models.Model):
 
     def __str__(self) -> str:
         return f"try {self.number}: {self.status_code or self.error}"
+
+
+class Event(models.Model):
+    """What sockets are told, in the order of its commits. `topics`: whoever listens to one of them may see it (`telling.topics`)."""
+
+    seq = models.BigAutoField(primary_key=True)
+    type = models.CharField(max_length=20)
+    topics = models.JSONField()
+    data = models.JSONField()
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["seq"]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.type}"
+
+
+class SocketTicket(models.Model):
+    """Opens one socket, once, for the person who asked for it; that lasts no longer than the token or session it was asked with."""
+
+    digest = models.BinaryField(primary_key=True, max_length=32)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    token = models.ForeignKey(PersonalToken, null=True, on_delete=models.CASCADE, related_name="+")
+    session_key = models.CharField(max_length=40, blank=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"ticket of {self.user_id}"

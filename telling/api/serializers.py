@@ -77,3 +77,8 @@ class NewWebhookSecretSerializer(WebhookSecretSerializer):
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         return {**WebhookSecretSerializer(instance, context=self.context).data, "secret": instance.plaintext}
+
+
+class TicketSerializer(serializers.Serializer):
+    ticket = serializers.CharField(help_text="For the subprotocol ticket.<ticket>, or the first message.")
+    expires_in = serializers.IntegerField(help_text="Seconds; it opens one socket, once.")

@@ -10,12 +10,15 @@ from rest_framework.exceptions import APIException
 from rest_framework.mixins import CreateModelMixin, DestroyModelMixin, ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
-from telling import services
+from access.models import PersonalToken
+from telling import services, tickets
 from telling.api.filters import WebhookFilters, WebhookSecretFilters
 from telling.api.serializers import (
     NewWebhookSecretSerializer,
+    TicketSerializer,
     WebhookSecretSerializer,
     WebhookSerializer,
     WholeWebhookSerializer,
@@ -68,3 +71,16 @@ class WebhookSecretViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin,
     def perform_destroy(self, instance: WebhookSecret) -> None:
         """Retired, not removed: it signs nothing from now on."""
         services.retire_secret(instance)
+
+
+class WsTicketView(APIView):
+    """Opens one socket `/ws`, once, for whoever is logged in."""
+
+    permission_for = {"post": ()}
+
+    @extend_schema(request=None, responses={201: TicketSerializer})
+    def post(self, request: Request) -> Response:
+        token = request.auth if isinstance(request.auth, PersonalToken) else None
+        session_key = "" if token is not None else request.session.session_key or ""
+        ticket = tickets.make(request.user, token=token, session_key=session_key)
+        return Response({"ticket": ticket, "expires_in": tickets.TTL_S}, status=201, headers={"Cache-Control": "no-store"})

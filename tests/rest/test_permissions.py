@@ -123,6 +123,7 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("post", "/api/v1/webhook-secrets", {"team": "{team.id}"}, ("telling.add_webhooksecret",), 201),
     ("get", WEBHOOK_SECRET, None, ("telling.view_webhooksecret",), 200),
     ("delete", WEBHOOK_SECRET, None, ("telling.delete_webhooksecret",), 204),
+    ("post", "/api/v1/ws-ticket", None, (), 201),
     ("get", "/api/v1/audit", None, ("monitoring.view_auditevent",), 200),
     ("get", "/api/v1/audit/1", None, ("monitoring.view_auditevent",), 200),
     ("get", "/api/info", None, (), 200),
