@@ -10,7 +10,7 @@ STAMPS := .venv/.stamps
 CLIENTS := .venv-clients
 KMS := .venv-kms
 TOOLS := .venv-tools
-PACKAGES := core monitoring providers models_registry access gateway tasks llmcontrol
+PACKAGES := core monitoring providers models_registry access gateway tasks telling llmcontrol
 ARGS ?=
 T ?=
 

@@ -28,16 +28,18 @@ _CONFIGURATION_VIEWS = (
     _each("view", "providers", "provider", "providerkey")
     | _each("view", "models_registry", "llmmodel", "route", "prompttemplate", "price", "exchangerate")
     | _each("view", "access", "team", "teammember", "grant", "apikey", "budget")
+    | _each("view", "telling", "webhooksecret")
 )
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
 _SUMS = _each("view", "monitoring", "usagerecord", "rollup")
-_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry")
+_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook")
 _TRAIL = _each("view export", "monitoring", "auditevent")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
     | _each("change", "providers", "providerkey")
     | _each("add change", "models_registry", "llmmodel", "route", "prompttemplate")
     | _each("view change", "tasks", "task")
+    | _each("replay", "telling", "webhook")
 )
 _ADMINISTERING = (
     _each("add change delete", "providers", "provider", "providerkey")
@@ -49,6 +51,7 @@ _ADMINISTERING = (
     | _each("view", "auth", "group")
     | _each("add", "tasks", "task")
     | _each("view", "monitoring", "auditevent")
+    | _each("add delete", "telling", "webhooksecret")
 )
 
 # Name → what it is for, and its permissions. Every later one may do less, but for the auditor, who sees what the viewer does not.
@@ -71,16 +74,21 @@ ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 _TEAM_VIEWS = (
     _each("view", "access", "team", "teammember", "apikey", "budget")
     | _each("view", "models_registry", "llmmodel", "route", "prompttemplate")
+    | _each("view", "telling", "webhooksecret")
     | _SUMS
     | _OWN_TOKENS
 )
-_TEAM_RECORDS = _each("view", "monitoring", "requestlog", "budgetentry")
+_TEAM_RECORDS = _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook")
 
 # Name → its label, and its permissions over the rows of the team.
 TEAM_ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     TeamRole.MANAGER: (
         "Manager",
-        _TEAM_VIEWS | _TEAM_RECORDS | _each("add change delete", "access", "apikey", "teammember"),
+        _TEAM_VIEWS
+        | _TEAM_RECORDS
+        | _each("add change delete", "access", "apikey", "teammember")
+        | _each("replay", "telling", "webhook")
+        | _each("add delete", "telling", "webhooksecret"),
     ),
     TeamRole.MEMBER: ("Member", _TEAM_VIEWS | _TEAM_RECORDS | _each("add", "access", "apikey")),
     TeamRole.VIEWER: ("Viewer", _TEAM_VIEWS),

@@ -96,7 +96,12 @@ def _own(user: Any, teams: Sequence[str]) -> Q:
     return Q(user=user.pk)
 
 
-_RULES: Mapping[type[Model], Rule] = {
+def rows_of_team(model: type[Model], column: str) -> None:
+    """For apps further to the right: rows of `model` belong to the team that `column` names. Called when the app is made ready."""
+    _RULES[model] = _of_team(column)
+
+
+_RULES: dict[type[Model], Rule] = {
     Team: _of_team("pk"),
     TeamMember: _of_team("team_id"),
     ApiKey: _of_team("team_id"),

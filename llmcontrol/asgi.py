@@ -63,6 +63,9 @@ from tasks.engine import distributed  # noqa: E402
 from tasks.execution import Runner  # noqa: E402
 from tasks.signals import submitted  # noqa: E402
 from tasks.sync import ProcessSync  # noqa: E402
+from telling.delivery import Bounds, Deliverer, Sender  # noqa: E402
+from telling.signals import webhooks_due  # noqa: E402
+from telling.sockets import Feed as EventFeed  # noqa: E402
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -136,6 +139,8 @@ class DataPlane:
             lease_s=settings.TASK_LEASE_S,
             poll_s=settings.TASK_POLL_S,
         )
+        self._deliverer = _deliverer(clock)
+        self.feed = EventFeed(settings.EVENTS_POLL_S)
         self._tasks: list[asyncio.Task[None]] = []
         self._resting: asyncio.Task[None] | None = None
         # Set once bringing up has worked or failed for the first time.
@@ -157,6 +162,9 @@ class DataPlane:
         if self._resting is not None:
             await self._resting
         await self._dispatcher.stop()
+        webhooks_due.disconnect(self._wake_deliverer)
+        await self._deliverer.stop()
+        await self.feed.stop()
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
         await self._watcher.stop()
@@ -203,8 +211,11 @@ class DataPlane:
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
         self._gateway.pipeline = self._pipeline
+        self._loop = asyncio.get_running_loop()
+        webhooks_due.connect(self._wake_deliverer)
+        self._deliverer.start()
+        self.feed.hub.start()
         if settings.TASK_CONCURRENCY:
-            self._loop = asyncio.get_running_loop()
             submitted.connect(self._wake)
             self._dispatcher.start(self._feed())
         self.tried.set()
@@ -221,6 +232,21 @@ class DataPlane:
     def _wake(self, **signal: Any) -> None:
         """Tasks are submitted in Django's threads."""
         self._loop.call_soon_threadsafe(self._dispatcher.wake)
+
+    def _wake_deliverer(self, **signal: Any) -> None:
+        self._loop.call_soon_threadsafe(self._deliverer.wake)
+
+
+def _deliverer(clock: SystemClock) -> Deliverer:
+    bounds = Bounds(
+        per_host=settings.WEBHOOK_PER_HOST,
+        timeout_s=settings.WEBHOOK_TIMEOUT_S,
+        max_tries=settings.WEBHOOK_TRIES,
+        poll_s=settings.WEBHOOK_POLL_S,
+        keep_days=settings.WEBHOOK_KEEP_DAYS,
+        keep_events_s=settings.EVENTS_KEEP_S,
+    )
+    return Deliverer(Sender(settings.WEBHOOK_ALLOW, bounds.timeout_s, clock.wall), clock, bounds)
 
 
 class Application:
@@ -247,10 +273,15 @@ class Application:
             self._gateway,
             site,
             websocket=settings.LLM_ENABLE_WEBSOCKET,
+            feed=self._events,
             cors_origins=settings.CORS_ORIGINS if settings.ENABLE_CORS else (),
             generate={"max_tokens": settings.MAX_RESPONSE_TOKENS, "temperature": settings.TEMPERATURE},
         )
         self._plane: DataPlane | None = None
+
+    def _events(self) -> EventFeed | None:
+        """None: not started, or at its end."""
+        return self._plane.feed if self._plane is not None and self.ready else None
 
     @property
     def ready(self) -> bool:

@@ -81,6 +81,7 @@ INSTALLED_APPS = [
     "access",
     "gateway.config",
     "tasks",
+    "telling",
     "llmcontrol",
 ]
 MIDDLEWARE = [
@@ -191,7 +192,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices"},
+    "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices", "WebhookStatus": "telling.models.Webhook.Status.choices"},
 }
 
 # Channels -----------------------------------------------------------------------------------------------------------
@@ -267,6 +268,14 @@ TASK_AGING_S = env.number("LLM_TASK_AGING_S", 600, 0, 86_400)
 TASK_LEASE_S = env.number("LLM_TASK_LEASE_S", 20, 2, 600)
 TASK_POLL_S = env.number("LLM_TASK_POLL_S", 1, 0.05, 60)
 TASK_LIMITS = env.bounds("LLM_TASK_LIMITS", ("*", *KINDS), 1, 1_000_000)
+WEBHOOK_TRIES = env.integer("LLM_WEBHOOK_TRIES", 10, 1, 10)
+WEBHOOK_TIMEOUT_S = env.number("LLM_WEBHOOK_TIMEOUT_S", 10, 0.1, 60)
+WEBHOOK_PER_HOST = env.integer("LLM_WEBHOOK_PER_HOST", 5, 1, 100)
+WEBHOOK_POLL_S = env.number("LLM_WEBHOOK_POLL_S", 1, 0.05, 60)
+WEBHOOK_OVERLAP_S = env.number("LLM_WEBHOOK_OVERLAP_S", 86_400, 0, 2_592_000)
+WEBHOOK_KEEP_DAYS = env.integer("LLM_WEBHOOK_KEEP_DAYS", 30, 1, 3650)
+EVENTS_POLL_S = env.number("LLM_EVENTS_POLL_S", 0.25, 0.01, 60)
+EVENTS_KEEP_S = env.number("LLM_EVENTS_KEEP_S", 86_400, 60, 2_592_000)
 MAX_CONNECTIONS = env.integer("LLM_MAX_CONNECTIONS", 10_000, 0, 1_000_000)
 MAX_CONNECTIONS_PER_ADDRESS = env.integer("LLM_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000)
 
@@ -287,6 +296,7 @@ def _networks(name: str) -> list[tuple[str, int | None]]:
 
 
 OUTBOUND_ALLOW = _networks("OUTBOUND_ALLOW")
+WEBHOOK_ALLOW = _networks("WEBHOOK_ALLOW")
 CUSTOM_ADAPTERS = env.items("LLM_CUSTOM_ADAPTERS")
 try:
     TRUSTED_PROXIES = [ipaddress.ip_network(item) for item in env.items("LLM_TRUSTED_PROXIES")]
@@ -363,12 +373,14 @@ UNFOLD = {
                     _entry("Grants", "key_vertical", "access.grant"),
                     _entry("API keys", "key", "access.apikey"),
                     _entry("Budgets", "savings", "access.budget"),
+                    _entry("Webhook secrets", "signature", "telling.webhooksecret"),
                 ],
             },
             {
                 "title": "What happened",
                 "items": [
                     _entry("Tasks", "checklist", "tasks.task"),
+                    _entry("Webhooks", "webhook", "telling.webhook"),
                     _entry("Requests", "receipt_long", "monitoring.requestlog"),
                     _entry("Usage", "toll", "monitoring.usagerecord"),
                     _entry("Budget entries", "receipt", "monitoring.budgetentry"),

@@ -16,7 +16,7 @@ from django.db.models import F, QuerySet
 from tasks import limits
 from tasks.engine import Waiting, distributed, enqueue
 from tasks.models import Task, TaskEvent
-from tasks.signals import ended, ending
+from tasks.signals import changed, ended
 from tasks.states import ENDED, Status
 
 NOT_RESUMED = "worker_lost"
@@ -146,7 +146,6 @@ def _moved(rows: Sequence[Task], now: float, note: str = "") -> None:
     if distributed():
         _enqueue(limits.next_in_line(rows))
     if done := [row for row in rows if row.status in ENDED]:
-        ending.send(Task, tasks=done)
         transaction.on_commit(lambda: ended.send_robust(Task, tasks=done))
 
 
@@ -169,3 +168,5 @@ def _note(rows: Sequence[Task], now: float, note: str = "") -> None:
     TaskEvent.objects.bulk_create(
         TaskEvent(task=row, status=row.status, attempt=row.attempts, note=(note or row.error_message)[:500], at=at) for row in rows
     )
+    if rows:
+        changed.send(Task, tasks=list(rows))

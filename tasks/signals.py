@@ -1,13 +1,14 @@
-"""What extensions may listen to. Receivers of `submitted` and `ended` run in the thread of whoever sends, after the commit, and must be
-quick; one that fails harms nobody. Those of `ending` run in the transaction of the ending: what they write is there if the ending is,
-and if they raise, the task has not ended.
-"""
+"""What extensions may listen to. Receivers run in the thread of whoever sends, and must be quick."""
 
 from __future__ import annotations
 
 from django.dispatch import Signal
 
-# All of them: tasks: list[tasks.models.Task], with what came of them.
+# tasks: list[tasks.models.Task], each time. Before anything is written: a receiver that raises a GatewayError refuses them.
+submitting = Signal()
+# In the transaction that changes their status, submission included: what a receiver writes is there exactly if the change is, and a
+# receiver that raises undoes it. Of the rows only `pk` and `status` are sure to be up to date.
+changed = Signal()
+# After the commit, where a receiver that fails harms nobody: of those that were taken in, and of those that have ended.
 submitted = Signal()
-ending = Signal()
 ended = Signal()

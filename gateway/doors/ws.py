@@ -104,7 +104,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             await self.close(_RESTARTS)
 
     async def connect(self) -> None:
-        if not _same_origin(self.scope["headers"]):
+        if not same_origin(self.scope["headers"]):
             await self.close()
             return
         try:
@@ -278,7 +278,7 @@ def _chunks_of(piece: bytes) -> list[_Chunk]:
     return [_chunks.decode(line[5:]) for line in piece.replace(b"\r", b"\n").split(b"\n") if line.startswith(b"data:")]
 
 
-def _same_origin(headers: list[tuple[bytes, bytes]]) -> bool:
+def same_origin(headers: list[tuple[bytes, bytes]]) -> bool:
     """Browsers send Origin with every socket, and cookies or cached credentials with it; programs send none."""
     values = dict(headers)
     origin = values.get(b"origin")

@@ -22,10 +22,12 @@ from providers.services import create_provider
 from tasks import service
 from tasks.models import Task
 from tasks.service import Submitter, submit
+from telling.models import Webhook, WebhookSecret
+from telling.services import new_secret
 
 SECRET = "sk-planted-vendor-key-abcdefgh1234"
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
-OURS = ("providers", "models_registry", "access", "monitoring", "tasks")
+OURS = ("providers", "models_registry", "access", "monitoring", "tasks", "telling")
 
 
 @dataclass
@@ -46,6 +48,8 @@ class World:
     usage: UsageRecord
     request: RequestLog
     task: Task
+    webhook: Webhook
+    webhook_secret: WebhookSecret
 
 
 def client_of(user: User) -> APIClient:
@@ -107,8 +111,13 @@ def world(db: None) -> World:
     member = TeamMember.objects.create(team=team, user=User.objects.create_user("member"), role="manager")
     grant = Grant.objects.create(team=team, model=model)
     task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=api_key))[0]
-    rows = (member, grant, usage_record(1), request_log(1), task)
+    rows = (member, grant, usage_record(1), request_log(1), task, dead_letter(team, task), new_secret(team)[0])
     return World(provider, provider.keys.get(), model, price, rate, route, prompt, team, api_key, plaintext, budget, *rows)
+
+
+def dead_letter(team: Team, task: Task) -> Webhook:
+    fields = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
+    return Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=MOMENT, ended_at=MOMENT, **fields)
 
 
 def usage_record(number: int, **fields: Any) -> UsageRecord:

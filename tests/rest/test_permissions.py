@@ -22,6 +22,7 @@ NEW_PROMPT = {"name": "new", "messages": [{"role": "user", "content": "Hi."}]}
 TEAM, KEY = f"{LLM}/teams/{{team.id}}", f"{LLM}/keys/{{api_key.id}}"
 BUDGET = f"{LLM}/budgets/{{budget.id}}"
 MEMBER, GRANT = f"{LLM}/members/{{member.id}}", f"{LLM}/grants/{{grant.id}}"
+WEBHOOK, WEBHOOK_SECRET = "/api/v1/webhooks/{webhook.id}", "/api/v1/webhook-secrets/{webhook_secret.id}"
 NEW_MEMBER = {"team": "{team.id}", "user": "other", "role": "viewer"}
 NEW_BUDGET = {"scope": {"user": "ann"}, "kind": "requests", "limit": 5, "period": "month"}
 TASK = {"type": "custom", "prompt": "hi"}
@@ -129,6 +130,14 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/tasks/{task.public_id}", None, ("tasks.view_task",), 200),
     ("get", "/api/v1/tasks/{task.public_id}/events", None, ("tasks.view_task",), 200),
     ("post", "/api/v1/tasks/{task.public_id}/cancel", None, ("tasks.change_task",), 200),
+    ("get", "/api/v1/webhooks", None, ("telling.view_webhook",), 200),
+    ("get", WEBHOOK, None, ("telling.view_webhook",), 200),
+    ("post", f"{WEBHOOK}/replay", None, ("telling.replay_webhook",), 200),
+    ("get", "/api/v1/webhook-secrets", None, ("telling.view_webhooksecret",), 200),
+    ("post", "/api/v1/webhook-secrets", {"team": "{team.id}"}, ("telling.add_webhooksecret",), 201),
+    ("get", WEBHOOK_SECRET, None, ("telling.view_webhooksecret",), 200),
+    ("delete", WEBHOOK_SECRET, None, ("telling.delete_webhooksecret",), 204),
+    ("post", "/api/v1/ws-ticket", None, (), 201),
     ("get", "/api/v1/audit", None, ("monitoring.view_auditevent",), 200),
     ("get", "/api/v1/audit/1", None, ("monitoring.view_auditevent",), 200),
     ("get", f"{LLM}/secrets/health", None, ("providers.view_providerkey",), 200),
@@ -210,7 +219,10 @@ def _routes(patterns: list[Any], prefix: str = "/") -> set[str]:
 
 def test_every_route_is_in_the_table() -> None:
     routes = _routes(get_resolver().url_patterns)
-    names = ("provider", "model", "price", "rate", "route", "prompt", "team", "member", "grant", "api_key", "key", "budget", "task")
+    names = (
+        *("provider", "model", "price", "rate", "route", "prompt", "team", "member", "grant", "api_key", "key", "budget", "task"),
+        *("webhook", "webhook_secret"),
+    )
     in_table = {path.format(**dict.fromkeys(names, _ID)) for _, path, *_ in TABLE}
     missing = {route for route in routes if not any(_same(route, path) for path in in_table)}
     assert missing == set()

@@ -21,6 +21,9 @@ from monitoring.models import AuditEvent, BudgetEntry, RequestLog, Rollup, Usage
 from providers.models import Provider, ProviderKey
 from providers.services import create_provider
 from tasks.models import Task
+from tasks.service import Submitter, read, submit
+from telling.models import Webhook, WebhookSecret
+from telling.services import new_secret
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -44,6 +47,8 @@ class Tenant:
     grant: Grant
     token: PersonalToken
     task: Task
+    webhook: Webhook
+    webhook_secret: WebhookSecret
     people: dict[str, User] = field(default_factory=dict)
 
     @property
@@ -116,8 +121,16 @@ def make_tenant(name: str) -> Tenant:
         grant,
         create_personal_token(people["manager"], f"{name}-script")[0],
         Task.objects.create(key=key, kind="custom", prompt="hi", timeout_s=60, max_attempts=1, rank=0, created_at=MOMENT),
+        a_dead_letter(team, key),
+        new_secret(team)[0],
         people,
     )
+
+
+def a_dead_letter(team: Team, key: ApiKey) -> Webhook:
+    task = submit([read({"type": "custom", "prompt": "hi"})], Submitter(key=key))[0]
+    fields = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
+    return Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=MOMENT, ended_at=MOMENT, **fields)
 
 
 @dataclass

@@ -61,6 +61,8 @@ def with_ids(route: str, tenants: Tenants) -> str:
         ("llm/prompts", ours.prompt),
         ("llm/prices", ours.price),
         ("llm/exchange-rates", ours.rate),
+        ("api/v1/webhooks", ours.webhook),
+        ("api/v1/webhook-secrets", ours.webhook_secret),
         ("llm/providers", ours.provider),
         ("models_registry/llmmodel/sync", ours.provider),
         *((f"/admin/{row._meta.app_label}/{row._meta.model_name}/", row) for row in vars(ours).values() if hasattr(row, "_meta")),

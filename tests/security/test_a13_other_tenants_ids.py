@@ -31,6 +31,8 @@ ROWS = {
     "api/v1/requests": "request",
     "api/v1/tasks": "task",
     "api/v1/audit": "event",
+    "api/v1/webhooks": "webhook",
+    "api/v1/webhook-secrets": "webhook_secret",
 }
 _PARAMETER = re.compile(r"\(\?P<\w+>[^)]*\)|<[\w:]+>")
 
@@ -89,6 +91,8 @@ def test_what_is_ours_is_there(tenants: Tenants) -> None:
         row = getattr(tenants.ours, route.removesuffix("s"))
         assert client.get(f"/api/v1/llm/{route}/{row.pk}").status_code == 200, route
     assert client.get("/api/v1/requests/ours-1").status_code == 200
+    assert client.get(f"/api/v1/webhooks/{tenants.ours.webhook.pk}").status_code == 200
+    assert client.get(f"/api/v1/webhook-secrets/{tenants.ours.webhook_secret.pk}").status_code == 200
 
 
 def test_every_page_of_the_admin(tenants: Tenants) -> None:
