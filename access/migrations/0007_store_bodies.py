@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('access', '0005_members_and_grants'),
+        ('access', '0006_prompt_grants'),
     ]
 
     operations = [

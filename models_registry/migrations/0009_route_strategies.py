@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('models_registry', '0006_visibility'),
+        ('models_registry', '0008_cache_policy'),
     ]
 
     operations = [
