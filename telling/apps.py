@@ -1,5 +1,4 @@
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
 
 
 class TellingConfig(AppConfig):
@@ -11,12 +10,10 @@ class TellingConfig(AppConfig):
     def ready(self) -> None:
         from django.conf import settings
 
-        from access import roles, scope
+        from access import scope
         from telling import events, outbox
         from telling.models import Webhook, WebhookSecret
 
-        # Only now are there the permissions of this app that roles speak of.
-        post_migrate.connect(roles.sync_groups, sender=self, dispatch_uid="telling.roles")
         scope.rows_of_team(Webhook, "team_id")
         scope.rows_of_team(WebhookSecret, "team_id")
         outbox.listen()

@@ -22,6 +22,8 @@ from providers.models import Provider
 from providers.services import create_provider
 from tasks import service
 from tasks.service import Submitter, submit
+from telling.models import Webhook
+from telling.services import new_secret
 
 PLANTED = "sk-planted-secret-that-no-page-shows"
 
@@ -83,7 +85,10 @@ def world(db: None) -> World:
     TeamMember.objects.create(team=team, user=owner, role="manager")
     Grant.objects.create(team=team, model=model)
     token, token_plaintext = create_personal_token(owner, "script")
-    submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=key))
+    task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=key))[0]
+    told = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
+    Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=timezone.now(), ended_at=timezone.now(), **told)
+    new_secret(team)
     recorded = make_request("req_one", cost_micros=12_300, currency="USD")
     return World(provider, model, route, team, key, key_plaintext, token, token_plaintext, *recorded)
 
