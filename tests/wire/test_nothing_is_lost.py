@@ -470,7 +470,7 @@ SAYS_NOTHING = {
     "responses_reading.Item.status": "what is given back is over",
     "openai_reading._Schema.name": "a label; where a wire knows none, the schema alone binds",
     "responses._Format.name": "a label; where a wire knows none, the schema alone binds",
-    **{f"{door}._Body.cache": "says what our own cache may do" for door in ("anthropic_messages", "completions", "responses")},
+    **{f"{door}._Body.cache": "says what our own cache may do" for door in ("anthropic_messages", "completions", "generate", "responses")},
     "chat.CacheWish.enabled": "says what our own cache may do",
     "chat.CacheWish.ttl_s": "says what our own cache may do",
     "openai_reading._Schema.strict": "where a wire has no word for it, every schema binds",
