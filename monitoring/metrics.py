@@ -35,6 +35,8 @@ PROVIDER_REQUESTS = Counter("llm_provider_requests_total", "Calls to vendors, by
 PROVIDER_ERRORS = Counter("llm_provider_errors_total", "Calls to vendors that failed", ("provider", "code"))
 PROVIDER_LATENCY = Histogram("llm_provider_latency_seconds", "A vendor call, start to end", _TARGET, buckets=_SECONDS)
 OVERHEAD = Histogram("llm_overhead_seconds", "What the gateway itself added to a whole answer", buckets=_OVERHEAD_SECONDS)
+ACTIVE_TASKS = Gauge("llm_active_tasks", "Tasks that are being worked on in these processes", multiprocess_mode="livesum")
+QUEUE_LENGTH = Gauge("llm_queue_length", "Tasks that wait for a worker", multiprocess_mode="mostrecent")
 CONFIG_VERSION = Gauge("llm_config_version", "Version of the configuration in force", multiprocess_mode="livemin")
 CONFIG_AGE = Gauge("llm_config_age_seconds", "Since the database last said what is in force; 0 while it does", multiprocess_mode="livemax")
 CONFIG_ALARMS = Gauge("llm_config_alarms", "Configuration rows that cannot be used as they are", multiprocess_mode="livemax")

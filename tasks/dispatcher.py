@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from django.db import DatabaseError
 
+from monitoring import metrics
 from monitoring.threads import DatabaseThread, in_one_line
 from tasks import queue
 from tasks.models import Task
@@ -162,6 +163,7 @@ class Dispatcher:
         claims = await self._ask(lambda: queue.claim(self._name, most, self._wall(), self._lease_s, only=only))
         for claimed in claims:
             self._running[claimed] = asyncio.create_task(self._work(claimed))
+        metrics.ACTIVE_TASKS.set(len(self._running))
         return {str(claimed.task.pk) for claimed in claims}
 
     def _dealt_with(self, task_id: str) -> None:
@@ -181,6 +183,7 @@ class Dispatcher:
 
     async def _reap(self) -> None:
         returned, _ = await self._ask(lambda: queue.reap(self._wall()))
+        metrics.QUEUE_LENGTH.set(await self._ask(queue.length))
         if returned:
             _log.warning("%d tasks of a worker that is gone are in the queue again", returned)
             self._news.set()
@@ -196,6 +199,7 @@ class Dispatcher:
         finally:
             self._over.discard(claimed)
             del self._running[claimed]
+            metrics.ACTIVE_TASKS.set(len(self._running))
             self._dealt_with(str(claimed.task.pk))
             self._news.set()
 

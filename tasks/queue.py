@@ -126,6 +126,11 @@ def reap(now: float, most: int = 500) -> tuple[int, int]:
     return len(lost), len(late)
 
 
+def length() -> int:
+    """How many wait."""
+    return Task.objects.filter(status=Status.QUEUED).count()
+
+
 def put(rows: Sequence[Task], now: float) -> None:
     """New tasks into the queue, in the transaction of whoever submits them."""
     Task.objects.bulk_create(rows)

@@ -170,7 +170,7 @@ def _before(by: Submitter, idempotency_key: str, fingerprint: str) -> list[Task]
 def _require_room(rows: Sequence[Task], now: float) -> None:
     """Counted in the transaction that fills it."""
     limits.alone()
-    waiting = Task.objects.filter(status=Status.QUEUED).count()
+    waiting = queue.length()
     wait_s = _expected_wait_s(waiting, now)
     if waiting + len(rows) > settings.MAX_QUEUE_SIZE:
         raise QueueFull(

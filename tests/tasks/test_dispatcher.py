@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import generate_latest
 
 from tasks import dispatcher as module
 from tasks.dispatcher import Dispatcher
@@ -40,6 +41,9 @@ class Queue:
 
     def reap(self, now: float) -> tuple[int, int]:
         return 0, 0
+
+    def length(self) -> int:
+        return len(self.waiting)
 
     def tell_again(self, task_ids: Sequence[str]) -> None:
         self.told += task_ids
@@ -101,6 +105,9 @@ async def test_it_begins_what_it_has_room_for_and_goes_on(made: Any) -> None:
     await until(lambda: len(attempts.begun) == 2)
     await asyncio.sleep(0.05)
     assert (len(attempts.begun), dispatcher.running) == (2, 2)
+    seen = generate_latest().decode()
+    assert "llm_active_tasks 2.0" in seen
+    assert "llm_queue_length 3.0" in seen
     attempts.open.set()
     await until(lambda: len(rows.ended) == 5)
     await dispatcher.done()
