@@ -104,7 +104,9 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
     labels = {"end_user": "ann", "task_type": "translation", "tag": "nightly"}
     journal.write(opened("a", **labels))
-    journal.write(settled("a"), ended("a", **labels, cache="shared", saved_micros=77))
+    journal.write(
+        settled("a"), ended("a", **labels, cache="shared", saved_micros=77, prompt_name="greet", prompt_version=3, decision="why")
+    )
 
     assert make_drainer(journal).drain()
 
@@ -173,6 +175,9 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
         "config_version": 17,
         "cache": "shared",
         "saved_micros": 77,
+        "prompt_name": "greet",
+        "prompt_version": 3,
+        "decision": "why",
         **labels,
     }
 

@@ -153,3 +153,25 @@ async def test_who_leaves_before_being_let_in_is_not() -> None:
     log.write(MINE)
     await hub.look()
     assert not waits(listener)
+
+
+async def test_a_thousand_sockets_of_which_twenty_do_not_read() -> None:
+    """What F50 asks of the queues: nobody's gap is without a marker, and those who do not read hold no more than anybody may."""
+    log = Written()
+    hub = Hub(log, 1)
+    listeners = [Listener(MINE) for _ in range(1000)]
+    for listener in listeners:
+        hub.join(listener, None)
+    await hub.look()
+    reading, stuck = listeners[20:], listeners[:20]
+    for _ in range(5):
+        log.write(MINE, 50)
+        await hub.look()
+        for listener in reading:
+            while waits(listener):
+                await listener.next()
+        assert max(len(listener._waiting) for listener in stuck) <= MAX_WAITING
+    for listener in stuck:
+        hello, marker = await frames(listener, 2)
+        assert (hello["type"], marker) == ("hello", {"type": "resync", "seq": 250})
+        assert not waits(listener)
