@@ -10,12 +10,12 @@ STAMPS := .venv/.stamps
 CLIENTS := .venv-clients
 KMS := .venv-kms
 TOOLS := .venv-tools
-PACKAGES := core monitoring providers models_registry access gateway tasks llmcontrol
+PACKAGES := core monitoring providers models_registry access gateway tasks telling llmcontrol
 ARGS ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-kms faults faults-short check scan lock bench bench-gate bench-logs security-figures clean setup
+.PHONY: help run test test-clients test-kms faults faults-short check scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench: setup ## measure the gateway on one core, beside a bare relay
 
 bench-gate: setup ## the short measurement that fails beyond its gates
 	$(PY) -m bench.run --quick --gate $(ARGS)
+
+bench-tasks: setup ## ten thousand queued tasks: throughput, queue delay, memory (ARGS="--tasks N --database URL")
+	$(PY) -m bench.tasks $(ARGS)
 
 bench-logs: setup ## lists and sums over five million requests (ARGS="--rows N --database URL")
 	$(PY) -m bench.logs $(ARGS)

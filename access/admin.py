@@ -117,6 +117,7 @@ class ApiKeyAdmin(ShownOnce):
     fieldsets = (
         (None, {"fields": ("name", "team", "scopes", "allowed_models", "source_networks", "expires_at")}),
         ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        ("Records", {"fields": ("store_bodies",)}),
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:

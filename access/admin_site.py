@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.admin import FieldListFilter, RelatedFieldListFilter
+from django.contrib.admin import FieldListFilter, RelatedFieldListFilter, SimpleListFilter
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest
@@ -70,8 +70,8 @@ class Scoped(_AdminBase):
         column = lookup.partition("__")[0]
         if column != "pk" and not self._is_column(column):
             return True  # a filter's own word, or nothing
-        offered = _columns(self.get_list_filter(request)) if request else ()
-        return column in offered and lookup in self._words(column)
+        offered = self.get_list_filter(request) if request else []
+        return lookup in _own_words(offered) or (column in _columns(offered) and lookup in self._words(column))
 
     def _words(self, column: str) -> set[str]:
         """What Django's filters on a column write into the address."""
@@ -97,6 +97,11 @@ class Scoped(_AdminBase):
         except FieldDoesNotExist:
             return False
         return True
+
+
+def _own_words(filters: Iterable[Any]) -> set[str]:
+    """Of filters with a word of their own, which may be a column's name: what follows it is a value, and no comparison."""
+    return {item.parameter_name or "" for item in filters if isinstance(item, type) and issubclass(item, SimpleListFilter)}
 
 
 def _columns(filters: Iterable[Any]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 
 
@@ -11,5 +11,6 @@ class AccessConfig(AppConfig):
     def ready(self) -> None:
         from access import checks, roles  # noqa: F401  (registers them)
 
-        # After this app, the permissions of all apps that roles speak of are there.
-        post_migrate.connect(roles.sync_groups, sender=self, dispatch_uid="access.roles")
+        # After the last app, the permissions of all that roles speak of are there.
+        last = [app for app in apps.get_app_configs() if app.models_module is not None][-1]
+        post_migrate.connect(roles.sync_groups, sender=last, dispatch_uid="access.roles")

@@ -75,7 +75,7 @@ class ApiKeyForm(RefusableForm, forms.ModelForm):
     class Meta:
         model = ApiKey
         fields = (
-            *("name", "team", "scopes", "allowed_models", "source_networks"),
+            *("name", "team", "scopes", "allowed_models", "source_networks", "store_bodies"),
             *("requests_per_minute", "tokens_per_minute", "max_concurrency", "expires_at"),
         )
 

@@ -77,7 +77,7 @@ class GrantForm(RefusableForm, forms.ModelForm):
 
     class Meta:
         model = Grant
-        fields = ("team", "user", "provider", "model", "route")
+        fields = ("team", "user", "provider", "model", "route", "prompt")
 
 
 class GrantAdmin(SavesThroughService, ModelAdmin):
@@ -86,11 +86,11 @@ class GrantAdmin(SavesThroughService, ModelAdmin):
     form = GrantForm
     list_display = ("what", "kind", "whose", "by", "since")
     list_filter = ("team", "provider")
-    list_select_related = ("team", "user", "provider", "model", "route", "created_by")
-    search_fields = ("team__name", "user__username", "provider__name", "model__alias", "route__alias")
+    list_select_related = ("team", "user", "provider", "model", "route", "prompt", "created_by")
+    search_fields = ("team__name", "user__username", "provider__name", "model__alias", "route__alias", "prompt__name")
     fieldsets = (
         ("For whom: choose one", {"fields": (("team", "user"),)}),
-        ("What: choose one whose visibility is “those with a grant”", {"fields": ("provider", "model", "route")}),
+        ("What: choose one whose visibility is “those with a grant”", {"fields": ("provider", "model", "route", "prompt")}),
     )
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -100,7 +100,7 @@ class GrantAdmin(SavesThroughService, ModelAdmin):
     def what(self, row: Grant) -> str:
         return str(row.opened)
 
-    @display(description="Kind", label={"provider": "info", "model": "success", "route": "warning"})
+    @display(description="Kind", label={"provider": "info", "model": "success", "route": "warning", "prompt": "info"})
     def kind(self, row: Grant) -> str:
         return next((name for name in Grant.OBJECTS if getattr(row, f"{name}_id") is not None), "nothing")
 

@@ -13,7 +13,7 @@ from django.db import models
 from access.budget_rules import refusals, spec_of
 from access.roles import TEAM_ROLES, TeamRole
 from core.config import ADJUSTMENT_BOUNDS_BP
-from models_registry.models import LLMModel, Route
+from models_registry.models import LLMModel, PromptTemplate, Route
 from providers.models import Provider
 
 
@@ -74,10 +74,10 @@ class TeamMember(models.Model):
 
 
 class Grant(models.Model):
-    """Opens one provider, model or route whose visibility is "granted" to one team or person. What follows from it: `access.openness`."""
+    """Opens one provider, model, route or prompt whose visibility is "granted" to one team or person: see `access.openness`."""
 
     HOLDERS = ("team", "user")
-    OBJECTS = ("provider", "model", "route")
+    OBJECTS = ("provider", "model", "route", "prompt")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="grants")
@@ -85,6 +85,7 @@ class Grant(models.Model):
     provider = models.ForeignKey(Provider, null=True, blank=True, on_delete=models.CASCADE, related_name="grants")
     model = models.ForeignKey(LLMModel, null=True, blank=True, on_delete=models.CASCADE, related_name="grants")
     route = models.ForeignKey(Route, null=True, blank=True, on_delete=models.CASCADE, related_name="grants")
+    prompt = models.ForeignKey(PromptTemplate, null=True, blank=True, on_delete=models.CASCADE, related_name="grants")
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
@@ -98,7 +99,7 @@ class Grant(models.Model):
                 fields=[holder, what], name=f"one_grant_{holder}_{what}", violation_error_message="This is granted already."
             )
             for holder in ("team", "user")
-            for what in ("provider", "model", "route")
+            for what in ("provider", "model", "route", "prompt")
         ]
 
     def __str__(self) -> str:
@@ -139,6 +140,11 @@ class ApiKey(models.Model):
     max_concurrency = _limit("Empty = no limit.")
     source_networks = models.JSONField(
         null=True, blank=True, help_text='Networks it is accepted from, e.g. ["10.1.0.0/16", "2001:db8::/32"]; empty = anywhere.'
+    )
+    store_bodies = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Keeps what is asked and answered, word for word, for some days. Off: prompts are stored nowhere.",
     )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)

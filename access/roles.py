@@ -26,26 +26,32 @@ def _each(verbs: str, app: str, *models: str) -> frozenset[str]:
 
 _CONFIGURATION_VIEWS = (
     _each("view", "providers", "provider", "providerkey")
-    | _each("view", "models_registry", "llmmodel", "route", "price", "exchangerate")
+    | _each("view", "models_registry", "llmmodel", "route", "prompttemplate", "price", "exchangerate")
     | _each("view", "access", "team", "teammember", "grant", "apikey", "budget")
+    | _each("view", "telling", "webhooksecret")
 )
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
 _SUMS = _each("view", "monitoring", "usagerecord", "rollup")
-_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry")
+_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook")
 _TRAIL = _each("view export", "monitoring", "auditevent")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
     | _each("change", "providers", "providerkey")
-    | _each("add change", "models_registry", "llmmodel", "route")
+    | _each("add change", "models_registry", "llmmodel", "route", "prompttemplate")
+    | _each("view change", "tasks", "task")
+    | _each("replay", "telling", "webhook")
 )
 _ADMINISTERING = (
     _each("add change delete", "providers", "provider", "providerkey")
     | {"providers.rotate_providerkey"}
-    | _each("add change delete", "models_registry", "llmmodel", "route")
+    | _each("add change delete", "models_registry", "llmmodel", "route", "prompttemplate")
     | _each("add", "models_registry", "price", "exchangerate")
     | _each("add change delete", "access", "team", "teammember", "grant", "apikey", "budget", "personaltoken")
     | _each("view add change", "auth", "user")
     | _each("view", "auth", "group")
+    | _each("add", "tasks", "task")
+    | _each("view", "monitoring", "auditevent")
+    | _each("add delete", "telling", "webhooksecret")
 )
 
 # Name → what it is for, and its permissions. Every later one may do less, but for the auditor, who sees what the viewer does not.
@@ -55,29 +61,34 @@ ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _OPERATING | _ADMINISTERING,
     ),
     OPERATOR: (
-        "Keeps it running: tests and syncs providers, switches them, models and routes. No keys, no money, no people.",
+        "Keeps it running: tests and syncs providers, switches them, models, routes and prompts. No keys, no money, no people.",
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING,
     ),
     AUDITOR: (
         "Reads everything, people, records and the audit trail included, takes the trail away as a file, and changes nothing.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _each("view", "auth", "user", "group"),
+        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _each("view", "auth", "user", "group") | _each("view", "tasks", "task"),
     ),
     VIEWER: ("Reads the configuration and what was used, but no single request.", _CONFIGURATION_VIEWS | _OWN_TOKENS | _SUMS),
 }
 
 _TEAM_VIEWS = (
     _each("view", "access", "team", "teammember", "apikey", "budget")
-    | _each("view", "models_registry", "llmmodel", "route")
+    | _each("view", "models_registry", "llmmodel", "route", "prompttemplate")
+    | _each("view", "telling", "webhooksecret")
     | _SUMS
     | _OWN_TOKENS
 )
-_TEAM_RECORDS = _each("view", "monitoring", "requestlog", "budgetentry")
+_TEAM_RECORDS = _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook")
 
 # Name → its label, and its permissions over the rows of the team.
 TEAM_ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     TeamRole.MANAGER: (
         "Manager",
-        _TEAM_VIEWS | _TEAM_RECORDS | _each("add change delete", "access", "apikey", "teammember"),
+        _TEAM_VIEWS
+        | _TEAM_RECORDS
+        | _each("add change delete", "access", "apikey", "teammember")
+        | _each("replay", "telling", "webhook")
+        | _each("add delete", "telling", "webhooksecret"),
     ),
     TeamRole.MEMBER: ("Member", _TEAM_VIEWS | _TEAM_RECORDS | _each("add", "access", "apikey")),
     TeamRole.VIEWER: ("Viewer", _TEAM_VIEWS),

@@ -1,7 +1,7 @@
 """Who may do what to which rows: the one predicate behind admin, REST and services.
 
 A permission is Django's "app.codename". Whoever has it by a group or as a superuser has it for every row. A role in a team gives
-it for the rows of that team: those that `_RULES` connects with the team, and of models and routes those that are open to it.
+it for the rows of that team: those that `_RULES` connects with the team, and of models, routes and prompts those that are open to it.
 What no rule speaks of is seen by nobody through a team.
 """
 
@@ -15,7 +15,7 @@ from django.db.models import Model, Q, QuerySet
 from access import openness
 from access.models import ApiKey, Budget, PersonalToken, Team, TeamMember
 from access.roles import TEAM_PERMISSIONS, TEAM_ROLES
-from models_registry.models import LLMModel, Route
+from models_registry.models import LLMModel, PromptTemplate, Route
 from monitoring.models import BudgetEntry, LabelRollup, RequestLog, Rollup, UsageRecord
 
 M = TypeVar("M", bound=Model)
@@ -75,6 +75,10 @@ def _open_routes(user: Any, teams: Sequence[str]) -> Q:
     return ~Q(pk__in=openness.read().barred_routes(_holders(user, teams)))
 
 
+def _open_prompts(user: Any, teams: Sequence[str]) -> Q:
+    return ~Q(pk__in=openness.read().barred_prompts(_holders(user, teams)))
+
+
 def _holders(user: Any, teams: Sequence[str]) -> list[tuple[str, str]]:
     return [*(("team", team) for team in teams), ("user", str(user.pk))]
 
@@ -92,7 +96,12 @@ def _own(user: Any, teams: Sequence[str]) -> Q:
     return Q(user=user.pk)
 
 
-_RULES: Mapping[type[Model], Rule] = {
+def rows_of_team(model: type[Model], column: str) -> None:
+    """For apps further to the right: rows of `model` belong to the team that `column` names. Called when the app is made ready."""
+    _RULES[model] = _of_team(column)
+
+
+_RULES: dict[type[Model], Rule] = {
     Team: _of_team("pk"),
     TeamMember: _of_team("team_id"),
     ApiKey: _of_team("team_id"),
@@ -104,5 +113,6 @@ _RULES: Mapping[type[Model], Rule] = {
     LabelRollup: _of_team("team_id"),
     LLMModel: _open_models,
     Route: _open_routes,
+    PromptTemplate: _open_prompts,
     PersonalToken: _own,
 }

@@ -25,7 +25,7 @@ MAX_ALLOWED_MODELS = 1_000
 _MAX_ALIAS = 200
 _CHANGEABLE = (
     *("name", "scopes", "allowed_models", "requests_per_minute", "tokens_per_minute", "max_concurrency"),
-    *("source_networks", "expires_at"),
+    *("source_networks", "store_bodies", "expires_at"),
 )
 
 
@@ -47,6 +47,7 @@ def create_api_key(
     tokens_per_minute: int | None = None,
     max_concurrency: int | None = None,
     source_networks: list[str] | None = None,
+    store_bodies: bool = False,
     expires_at: datetime | None = None,
     max_spend: MaxSpend | None = None,
     created_by: Any = None,
@@ -68,6 +69,7 @@ def create_api_key(
         tokens_per_minute=tokens_per_minute,
         max_concurrency=max_concurrency,
         source_networks=bounds.checked_networks(source_networks),
+        store_bodies=store_bodies,
         expires_at=expires_at if expires_at is not None else bounds.latest_end(team, now),
         created_by=created_by,
         prefix=keys.shown(plaintext, "" if token else keys.API_KEY_PREFIX),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,13 @@ def start_relay(name: str, stub: Target, core: int, folder: Path) -> Target:
     return _ready(start(name, command, core, folder, {**os.environ, "PYTHONPATH": str(ROOT)}), _RELAY_KEY)
 
 
-def start_gateway(stub: Target, scenarios: Iterable[Scenario], core: int, folder: Path, state: Path) -> Target:
+def start_gateway(
+    stub: Target, scenarios: Iterable[Scenario], core: int, folder: Path, state: Path, env: Mapping[str, str] | None = None
+) -> Target:
     """`manage.py quickstart` on an empty state folder, then configured over REST as an admin would."""
     command = [sys.executable, str(ROOT / "manage.py"), "quickstart"]
     command += ["--model", "none", "--json", "--port", "0", "--state-dir", str(state), "--workers", "1"]
-    process = start("gateway", command, core, folder, _environment(stub.port, state))
+    process = start("gateway", command, core, folder, _environment(stub.port, state) | (env or {}))
     try:
         line = process.line(_QUICKSTART_S)
         told = json.loads(line)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from core.conversation import Conversation
 from core.errors import InvalidRequest
 from core.events import Begun, Content, Ended, Result
+from core.prompts import PromptUse
 from core.usage import Usage
 
-__all__ = ["Answer", "ChatRequest", "Dialect", "StreamWriter", "Usage", "WireCall"]
+__all__ = ["Answer", "CacheWish", "ChatRequest", "Dialect", "StreamWriter", "Usage", "WireCall"]
 
 
 class StreamWriter(Protocol):
@@ -60,11 +61,20 @@ def unreadable(exc: msgspec.DecodeError) -> InvalidRequest:
     return InvalidRequest(f"A value in the body cannot be carried to the provider that serves this model: {exc}.")
 
 
+class CacheWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a body's `cache` says: not `enabled` = neither given from the cache nor kept there; `ttl_s` = no answer older than that."""
+
+    enabled: bool = True
+    ttl_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 class ChatRequest(msgspec.Struct):
     """What a client asked for. `fields` is the top level of its body, each value as sent: unknown fields travel on.
 
     `served_by` is the name of the provider that is being asked; the pipeline sets it. `tag` is what the header `x-llm-tag` says,
-    `task_type` the type of the queued task that asks.
+    `task_type` the type of the queued task that asks, or what the body says. `template` is what the body says of a prompt template,
+    until `gateway.prompting` has put its messages among the fields; `prompt` is which one that was. `fallbacks`: names to try after
+    `model`. `explain`: the answer's headers are to say why this model was chosen.
     """
 
     dialect: Dialect
@@ -78,6 +88,11 @@ class ChatRequest(msgspec.Struct):
     served_by: str = ""
     tag: str = ""
     task_type: str = ""
+    template: msgspec.Raw | None = None
+    prompt: PromptUse | None = None
+    cache: CacheWish | None = None
+    fallbacks: tuple[str, ...] = ()
+    explain: bool = False
     _conversation: Conversation | None = None
 
     @property

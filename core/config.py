@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from core.addresses import Network
+from core.prompts import PromptSpec
 from core.secrets import Secret
 
 DEFAULT_CURRENCY = "USD"
@@ -221,7 +222,9 @@ class ModelSpec(msgspec.Struct, frozen=True):
     `drop_params`: a parameter that this vendor cannot take is dropped and reported instead of refused.
     `truncate`: a conversation longer than the window loses its oldest turns instead of being refused.
     `limits`: ours, for this model at this provider; beyond them the next target is asked.
-    `prices`: see `most_specific_first`.
+    `cache_ttl_s`: for how long its answers are given again to the same request, in seconds; 0 = they are not.
+    `prices`: see `most_specific_first`. `quality`: 0 to 100. `lacks`: what a request may need (tools, json, json_schema, images)
+    and this model is known not to have → how that is known.
     """
 
     id: str
@@ -238,6 +241,9 @@ class ModelSpec(msgspec.Struct, frozen=True):
     drop_params: bool = False
     truncate: bool = False
     limits: LimitSpec = LimitSpec()
+    cache_ttl_s: int = 0
+    quality: int = 50
+    lacks: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def price_at(self, wall_s: float, input_tokens: int = 0, service_tier: str = "") -> PriceSpec | None:
         """The price in force at that moment for a request of that size and tier; None = unknown, which is never the same as free."""
@@ -253,20 +259,28 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
 
 class RouteSpec(msgspec.Struct, frozen=True):
-    """A name that callers use for a chain: the models of each alias of `targets`, one after the other; then those of
-    `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes. "" = the chain does not have that."""
+    """A name that callers use for a chain: the models of each alias of `targets`, in the order of `strategy` (core.choice); those of
+    `fallbacks`, one after the other; then those of `degrade_to`, smaller ones; then `fixed_answer`, a text that no vendor makes.
+    "" = the chain does not have that. `weights` by alias of a target, 1 where it has none. `task_types`: whose requests come here.
+    `cache_ttl_s`: as of a model, for what is asked by this name; None = as its models say."""
 
     alias: str
     targets: tuple[str, ...]
     degrade_to: str = ""
     fixed_answer: str = ""
+    cache_ttl_s: int | None = None
+    strategy: str = "priority"
+    weights: Mapping[str, int] = msgspec.field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+    task_types: tuple[str, ...] = ()
 
 
 class CallerSpec(msgspec.Struct, frozen=True):
     """One API key as admission sees it, held within what its team may. `models` None = every model; `expires_at` in wall seconds.
 
     `hidden`: names with nothing behind them that is open to the team. `barred`: ids of models that are not, behind whatever name
-    they stand. `networks`: where it is accepted from, () = anywhere.
+    they stand. `networks`: where it is accepted from, () = anywhere. `store_bodies`: what it asks and is answered is kept word for word.
+    `hidden_prompts`: ids of prompt templates that are not open to it.
     `team_limits` hold for all keys of the team together. `price_adjustment_bp`: what the team owes beside what its requests
     cost us, in basis points: 500 is 5 % more.
     """
@@ -285,6 +299,8 @@ class CallerSpec(msgspec.Struct, frozen=True):
     hidden: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
+    store_bodies: bool = False
+    hidden_prompts: frozenset[str] = frozenset()
 
     def may_name(self, alias: str) -> bool:
         """Whether this key may ask for what is called so, if there is such."""
@@ -313,6 +329,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Everything the data plane knows, at one version. `callers` is keyed by the HMAC digest of the API key,
     `models` by alias, each with its targets in order of preference, `routes` by theirs: they come before a model of that alias.
     `exchange_rates`: to the reporting `currency`, by the currency they are from, the latest first.
+    `prompts`: by name, and by id.
     `is_partial`: a key could not be opened because its service was away, and reading again may do better."""
 
     version: int
@@ -326,6 +343,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     currency: str = DEFAULT_CURRENCY
     exchange_rates: Mapping[str, tuple[ExchangeRateSpec, ...]] = msgspec.field(default_factory=dict)
     is_partial: bool = False
+    prompts: Mapping[str, PromptSpec] = msgspec.field(default_factory=dict)
 
     def rate_at(self, currency: str, wall_s: float) -> ExchangeRateSpec | None:
         """The rate in force at that moment; None = not known. The reporting currency's own is never needed."""

@@ -10,6 +10,7 @@
     │   ├── NotAuthenticated          401  no key, an unknown key, a revoked or expired key
     │   ├── NotPermitted              403  the key may not do this
     │   ├── UnknownModel              404  no model of that name for this key
+    │   ├── UnknownPrompt             404  no prompt template of that name or version for this key
     │   ├── UnknownRoute              404  no such URL
     │   ├── CallerLimited             429  this caller's rate, token or concurrency limit
     │   ├── ModelUnpriced             403  no price is known, and money is limited: another model of the chain is asked
@@ -114,6 +115,11 @@ class NotPermitted(CallerError):
 class UnknownModel(CallerError):
     http_status = 404
     code = "model_not_found"
+
+
+class UnknownPrompt(CallerError):
+    http_status = 404
+    code = "prompt_not_found"
 
 
 class UnknownRoute(CallerError):

@@ -45,12 +45,19 @@ class Guard:
             raise OutboundRefused("The provider's address is not an IP address.", detail=f"{address} port {port}") from None
         if ip in _METADATA or _embedded_ipv4(ip) in _METADATA:
             raise OutboundRefused("The provider's address serves cloud metadata; it is never called.", detail=f"{ip} port {port}")
-        if _is_public(ip) or any(ip in network and allowed in (None, port) for network, allowed in self._allow):
+        if _is_public(ip) or self._lists(ip, port):
             return
         raise OutboundRefused(
             "The provider's address is not public. An operator can allow it by its network and port in OUTBOUND_ALLOW.",
             detail=f"{ip} port {port}: add {ip}/{ip.max_prefixlen}:{port} to OUTBOUND_ALLOW if it is meant",
         )
+
+    def lists(self, address: str, port: int) -> bool:
+        """Whether `allow` names this address and port, public or not. Raises ValueError for what is no IP address."""
+        return self._lists(_unwrapped(ipaddress.ip_address(address.partition("%")[0])), port)
+
+    def _lists(self, ip: _Address, port: int) -> bool:
+        return any(ip in network and allowed in (None, port) for network, allowed in self._allow)
 
 
 def _unwrapped(ip: _Address) -> _Address:

@@ -24,6 +24,9 @@ from core.http1_connection import WHOLE_WRITE_BYTES, Answer, Broken, Connection
 from core.http1_pool import Pool
 
 MAX_BODY_BYTES = 32 * 2**20
+# So much of an answer has to come in each `idle_s`, or it counts as silence: a vendor that sends a byte now and then to keep us
+# waiting gets no further than one that sends none. Comments that keep a connection open are more.
+MIN_PROGRESS_BYTES = 32
 _MAX_PREPARED = 1024
 _DEADLINE_TICK_S = 0.1  # how late a timeout may be noticed
 _INFLATED_PIECE_BYTES = 64 * 2**10
@@ -97,9 +100,11 @@ class GuardedTransport:
         *,
         max_connections: int = 1000,
         max_per_host: int = 500,
+        min_progress_bytes: int = MIN_PROGRESS_BYTES,
         resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._min_progress_bytes = min_progress_bytes
         self._limits = {"max_connections": max_connections, "max_per_host": max_per_host}
         self._connector = Connector(guard, resolve=resolve, tls=tls)
         self._pool: Pool | None = None
@@ -113,7 +118,7 @@ class GuardedTransport:
         key = (call.url, call.method, call.body is None, ca, *call.headers)
         target = self._targets.get(key) or self._prepare(key, call, ca)
         head = target.form.filled(call.headers.values(), len(body))
-        watch = Watch(timeouts, self._deadlines, pool.loop)
+        watch = Watch(timeouts, self._deadlines, pool.loop, self._min_progress_bytes)
         answer: Answer | None = None
         try:
             connection = pool.take(target.origin)
@@ -203,11 +208,16 @@ class Watch:
     It is moved lazily, when it is met: nothing is scheduled per chunk.
     """
 
-    __slots__ = ("_cancelled", "_deadlines", "_ends_s", "_loop", "_response", "_task", "_timeouts", "due_s", "first_byte_s", "now")
+    __slots__ = (
+        *("_cancelled", "_deadlines", "_ends_s", "_least_bytes", "_loop", "_response", "_seen_bytes", "_seen_waited_s", "_task"),
+        *("_timeouts", "due_s", "first_byte_s", "now"),
+    )
 
-    def __init__(self, timeouts: TimeoutSpec, deadlines: Deadlines, loop: asyncio.AbstractEventLoop) -> None:
-        """`loop` is the running one: finding that out is a system call each time."""
+    def __init__(self, timeouts: TimeoutSpec, deadlines: Deadlines, loop: asyncio.AbstractEventLoop, least_bytes: int = 1) -> None:
+        """`loop` is the running one: finding that out is a system call each time. `least_bytes`: that have to come in `idle_s`."""
         self._loop = loop
+        self._least_bytes = least_bytes
+        self._seen_bytes, self._seen_waited_s = 0, 0.0
         self.now = loop.time
         self.first_byte_s = min(timeouts.first_byte_s, timeouts.total_s)
         self._timeouts = timeouts
@@ -243,24 +253,41 @@ class Watch:
                 self._task.cancel()
             return
         now = self.now()
-        # A reader that is not waiting is busy with its client: that is not the vendor's silence.
-        silent_until = (response.waiting_since if response.waiting_since is not None else now) + self._timeouts.idle_s
+        silent_until = self._silent_until(response, now)
         if now >= self._ends_s:
             response.expire(f"The provider's answer was not complete after {self._timeouts.total_s:g} seconds.")
         elif now >= silent_until:
-            response.expire(f"The provider sent nothing for {self._timeouts.idle_s:g} seconds in the middle of its answer.")
+            response.expire(self._too_little(response))
         else:
             self.due_s = min(silent_until, self._ends_s)
             self._deadlines.add(self, self._loop)
 
+    def _silent_until(self, response: GuardedResponse, now: float) -> float:
+        """When what has come since the last look will have been too little for too long. Only the time for which our reader
+        waited counts: one that is busy with its client is not the vendor's silence."""
+        since = response.waiting_since
+        if since is None:
+            return now + self._timeouts.idle_s
+        waited_s = response.waited_s + now - since
+        if response.received_bytes - self._seen_bytes >= self._least_bytes:
+            # Of what has come nobody noted when: it may all have come with the last chunk.
+            self._seen_bytes, self._seen_waited_s = response.received_bytes, response.waited_s
+        return now + self._timeouts.idle_s - (waited_s - self._seen_waited_s)
+
+    def _too_little(self, response: GuardedResponse) -> str:
+        came = response.received_bytes - self._seen_bytes
+        what = f"only {came} of the {self._least_bytes} bytes that it has to send" if came else "nothing"
+        return f"The provider sent {what} for {self._timeouts.idle_s:g} seconds in the middle of its answer."
+
 
 class GuardedResponse:
-    """A `Response`."""
+    """A `Response`. `waited_s`: for all bytes so far together; since `waiting_since` (loop time) for the next, None = for none."""
 
     def __init__(self, answer: Answer, origin: Origin, timeouts: TimeoutSpec, watch: Watch) -> None:
         self.status = answer.status
         self.headers = answer.fields
         self.waiting_since: float | None = None
+        self.waited_s, self.received_bytes = 0.0, 0
         self._answer = answer
         self._origin = origin
         self._watch = watch
@@ -296,13 +323,15 @@ class GuardedResponse:
             if answer.failure is not None:
                 self._watch.stop()
                 raise self._expired or _failure(answer.failure, self._origin)
-            self.waiting_since = self._watch.now()
+            began_s = self.waiting_since = self._watch.now()
             try:
                 await answer.changed()
             except asyncio.CancelledError:
                 self.close()  # whoever was reading is gone, and half an answer is of no use to the next call
                 raise
             self.waiting_since = None
+            self.waited_s += self._watch.now() - began_s
+        self.received_bytes += len(data)
         return data
 
     def close(self) -> None:

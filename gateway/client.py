@@ -8,7 +8,8 @@
     async def sentiment(text: str) -> Literal["good", "bad"]:
         '''How the writer feels.'''
 
-Messages and options are those of POST /v1/chat/completions. Every failure is a `core.errors.GatewayError`.
+Messages and options are those of POST /v1/chat/completions, `prompt={"id", "version", "variables"}` among them. Every failure is a
+`core.errors.GatewayError`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from core.conversation import Text, ToolUse
 from core.errors import ClientGone, GatewayError, InvalidRequest, ProviderTimeout, UnknownModel
 from core.events import Begun, Content, Ended, Result, TextDelta
 from core.usage import Usage
+from gateway import prompting
 from gateway.doors import openai_chat
 from gateway.doors.body import Scope
 from gateway.doors.http import Gateway
+from gateway.doors.routing_fields import routed
 from gateway.functions import llm_function
 from gateway.pipeline import Generation
 from gateway.router import View, open_targets
@@ -121,8 +124,8 @@ class Llm:
         self.alias = alias
         self._task_type = task_type
 
-    async def chat(self, messages: str | Sequence[Mapping[str, Any]], *, timeout: float | None = None, **options: Any) -> Reply:
-        """The whole answer, within `timeout` seconds. Raises GatewayError."""
+    async def chat(self, messages: str | Sequence[Mapping[str, Any]] = (), *, timeout: float | None = None, **options: Any) -> Reply:
+        """The whole answer, within `timeout` seconds. With a `prompt`, messages may be left out. Raises GatewayError."""
         generation = self._generation(messages, timeout, {**options, "stream": False})
         with _settled(generation, timeout):
             async with asyncio.timeout(timeout):
@@ -130,7 +133,7 @@ class Llm:
             return _reply(_decoder.decode(generation.answer.body), generation)
 
     async def chat_stream(
-        self, messages: str | Sequence[Mapping[str, Any]], *, timeout: float | None = None, **options: Any
+        self, messages: str | Sequence[Mapping[str, Any]] = (), *, timeout: float | None = None, **options: Any
     ) -> AsyncIterator[str]:
         """The text as it comes; no piece may take longer than `timeout` seconds.
 
@@ -151,13 +154,16 @@ class Llm:
         view = pipeline.manager.view
         asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         try:
-            body = _encode({"model": self.alias, "messages": asked, **options})
+            own = {"messages": asked} if asked or "prompt" not in options else {}
+            body = _encode({"model": self.alias, **own, **options})
         except (TypeError, ValueError) as exc:
             raise InvalidRequest(f"Messages and options must be what JSON can say: {exc}.") from None
-        request = openai_chat.parse(body)
-        request.dialect, request.task_type = _this, self._task_type
+        request, caller = routed(openai_chat.parse(body)), self._caller(view)
+        request.dialect, request.task_type = _this, self._task_type or request.task_type
+        if request.template is not None:
+            prompting.expand(request, view, caller, self._gateway.max_body_bytes)
         headers = [] if timeout_s is None else [(_TIMEOUT_HEADER, b"%f" % timeout_s)]
-        return Generation(pipeline, view, self._caller(view), request, pipeline.request_id(), headers)
+        return Generation(pipeline, view, caller, request, pipeline.request_id(), headers)
 
 
 @contextmanager

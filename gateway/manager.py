@@ -11,8 +11,9 @@ from core.clock import Clock
 from core.config import CallerSpec, LimitSpec, ModelSpec, ProviderSpec, Snapshot
 from core.errors import CallerLimited, ConfigurationError, GatewayError, ProviderLimited
 from core.outbound import Transport
-from gateway import news
+from gateway import cache, news
 from gateway.breaker import STATE_NUMBERS
+from gateway.cached import identity_of
 from gateway.limits import Gate, Gates, Local, one_of
 from gateway.router import Link, Target, View, chains, providers_of
 from gateway.runtime import ProviderRuntime
@@ -20,6 +21,7 @@ from gateway.sharing import places
 from gateway.sharing.cluster import Cluster
 from gateway.sharing.passage import ClusterGate, Passage
 from gateway.sharing.peers import Alone, Peers
+from gateway.vitals import Vitals, measured
 from monitoring import metrics
 
 _log = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class Manager:
         self._model_gates: dict[str, Gate] = {}
         self._provider_gates: dict[str, Gate] = {}
         self._gates: dict[str, Gate | Gates] = {}
+        # How fast and how busy models are, by id; kept of those alone whose routes go by it.
+        self._vitals: dict[str, Vitals] = {}
         # The same limits as all machines count them.
         self._shared_gates: dict[str, tuple[ClusterGate, ...]] = {}
         self._shared_models: dict[str, ClusterGate] = {}
@@ -70,8 +74,12 @@ class Manager:
         """Unchanged providers keep their connections, breakers and rates; callers keep what they have used."""
         self._runtimes = dict(self._runtimes_for(providers_of(snapshot)))
         self._apply_limits(snapshot)
-        targets = {alias: tuple(self._targets(snapshot, alias, chain)) for alias, chain in chains(snapshot)}
-        self.view = View(snapshot=snapshot, targets={alias: found for alias, found in targets.items() if found})
+        self._vitals = {id_: self._vitals.get(id_) or Vitals() for id_ in measured(snapshot)}
+        targets = {
+            alias: tuple(self._targets(snapshot, alias, chain, cache.ttl_of(snapshot.routes.get(alias), chain)))
+            for alias, chain in chains(snapshot)
+        }
+        self.view = View.of(snapshot, {alias: found for alias, found in targets.items() if found})
         metrics.CONFIG_VERSION.set(snapshot.version)
         metrics.CONFIG_ALARMS.set(len(snapshot.alarms))
 
@@ -168,11 +176,12 @@ class Manager:
                     continue
             yield spec.id, runtime
 
-    def _targets(self, snapshot: Snapshot, alias: str, chain: Iterable[Link]) -> Iterable[Target]:
+    def _targets(self, snapshot: Snapshot, alias: str, chain: Iterable[Link], cache_ttl_s: int) -> Iterable[Target]:
         """`alias` is what callers asked for."""
-        for model, degraded in chain:
+        for model, degraded, fallback, weight in chain:
             runtime = self._runtimes.get(model.provider_id)
             if runtime is not None and model.model_type in _SERVED:
+                window = min(filter(None, (model.context_window, self._max_context_tokens)), default=0)
                 yield Target(
                     model=model,
                     provider=runtime.spec,
@@ -183,12 +192,17 @@ class Manager:
                         (b"x-llm-model", _header(model.model_id)),
                         (b"x-llm-alias", _header(alias)),
                         (b"x-llm-config-version", b"%d" % snapshot.version),
-                        (b"x-llm-cache", b"off"),
+                        *(() if cache_ttl_s else [(b"x-llm-cache", b"off")]),
                         *([(b"x-llm-degraded", b"1")] if degraded else []),
                     ),
                     gate=self._gate_to(model),
-                    window=min(filter(None, (model.context_window, self._max_context_tokens)), default=0),
+                    window=window,
                     degraded=degraded,
+                    cache_ttl_s=cache_ttl_s,
+                    identity=identity_of(model, runtime.spec, window) if cache_ttl_s else b"",
+                    fallback=fallback,
+                    weight=weight,
+                    vitals=self._vitals.get(model.id),
                 )
 
     def _gate_to(self, model: ModelSpec) -> Gate | Gates | None:

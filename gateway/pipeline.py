@@ -3,7 +3,8 @@
 A door has found the caller and made a `ChatRequest`; then, in this order:
 
   1. the view (one configuration) was taken once, by the door;
-  2. `start`: scope, caller's limits, targets in order of preference;
+  2. `start`: scope, caller's limits, targets in order of preference (a name that stands for a choice: `choice.chosen`); where their
+     rows allow it, an answer that is there already;
   3. `_attempt`: journal `open`, then slot → rate → key and breaker → adapter → vendor;
      for a stream up to the first content, otherwise the whole answer;
   4. a failure before the first content goes to `retry.decide`: another target, the same one, or the caller;
@@ -24,6 +25,7 @@ from collections.abc import Iterable
 import msgspec
 
 from core.chat import Answer, ChatRequest
+from core.choice import Decision, stored
 from core.clock import Clock
 from core.config import CallerSpec
 from core.errors import (
@@ -35,15 +37,17 @@ from core.errors import (
     ServerBusy,
 )
 from core.money import plain
-from gateway import retry, settlement, spending
+from gateway import choice, retry, settlement, spending
 from gateway.admission import require_scope
 from gateway.budget import Budgets, Reservation
+from gateway.cache import Cache
+from gateway.cached import Use
 from gateway.context import fitted
 from gateway.course import Course
 from gateway.labels import labels_of
 from gateway.manager import Manager
 from gateway.progress import ProgressNotes
-from gateway.router import Target, View, targets_for
+from gateway.router import AUTO, Target, View, targets_for
 from gateway.settlement import Attempt, Charge
 from gateway.sharing.passage import Passage
 from gateway.upstream import Upstream
@@ -70,15 +74,17 @@ class Pipeline:
         progress: ProgressNotes | None = None,
         budgets: Budgets | None = None,
         budget_output_tokens: int = 4096,
+        cache: Cache | None = None,
     ) -> None:
         """`strict`: nothing is sent that the journal does not know of. `progress` None: what a killed process had forwarded of an
         unfinished stream is not known afterwards. `budgets` None: there are none. `budget_output_tokens`: so long may an answer be
-        of whose length neither the client nor the model says anything."""
+        of whose length neither the client nor the model says anything. `cache` None: no answer is given again."""
         self.manager = manager
         self.strict = strict
         self.progress = progress
         self.budgets = budgets
         self.budget_output_tokens = budget_output_tokens
+        self.cache = cache
         self.sink = sink
         self.clock = clock
         self.max_retries = max_retries
@@ -117,9 +123,11 @@ class Generation:
         "_client_headers",
         "_client_timeout_s",
         "_course",
+        "_decision",
         "_ended",
         "_entered_tokens",
         "_gate",
+        "_given",
         "_held",
         "_labels",
         "_late_error",
@@ -131,6 +139,7 @@ class Generation:
         "_started_at",
         "_target",
         "_unwritten",
+        "_use",
         "_view",
         "request_id",
     )
@@ -158,11 +167,14 @@ class Generation:
         self._attempt: Attempt | None = None
         self._attempts = 0
         self._charge = settlement.NOTHING
+        self._use: Use | None = None
+        self._given: Answer | None = None
         self._held: list[bytes] = []
         self._unwritten: list[Record] = []
         self._left_out = ""
         self._late_error: GatewayError | None = None
         self._course: Course | None = None
+        self._decision: Decision | None = None
         self._client_headers = client_headers
         self._client_timeout_s: float | None = None
         self._ended = False
@@ -174,20 +186,25 @@ class Generation:
     @property
     def answer(self) -> Answer:
         attempt = self._attempt
-        assert attempt is not None
-        assert attempt.answer is not None
-        return attempt.answer
+        answer = attempt.answer if attempt is not None else self._given
+        assert answer is not None
+        return answer
 
     @property
     def tail(self) -> bytes:
         """What ends the stream in the client's dialect, once `next_piece` has given everything."""
-        reader = self._attempt.upstream.reader if self._attempt else None
+        if self._attempt is None:
+            return self._use.tail if self._use is not None else b""
+        reader = self._attempt.upstream.reader
         return reader.tail if reader else b""
 
     @property
     def dropped(self) -> tuple[str, ...]:
         """What the client asked for and the vendor did not get: parameters by name, messages by number."""
-        dropped = self._attempt.upstream.dropped if self._attempt is not None else ()
+        made_by = self._use if self._attempt is None else self._attempt.upstream
+        dropped = made_by.dropped if made_by is not None else ()
+        if self._request.prompt is not None and self._request.prompt.left_out:
+            dropped = (*dropped, self._request.prompt.left_out)
         return (*dropped, self._left_out) if self._left_out else dropped
 
     @property
@@ -197,7 +214,10 @@ class Generation:
     async def start(self) -> None:
         """Up to the first content of a stream, or to the whole answer. Raises GatewayError."""
         require_scope(self._caller, self._request.dialect.SCOPE)
-        targets = targets_for(self._view, self._caller, self._request)
+        if self._request.fallbacks or self._request.model in self._view.chosen:
+            targets = self._choose()
+        else:
+            targets = targets_for(self._view, self._caller, self._request)
         tokens = self._request.estimated_input_tokens
         self._passage = passage = self._pipeline.manager.passage(self._caller, tokens)
         self._pipeline.enter()
@@ -211,6 +231,8 @@ class Generation:
             raise
         self._entered_tokens = tokens
         target = targets[0]
+        if target.cache_ttl_s and self._pipeline.cache is not None and await self._given_again(self._pipeline.cache, targets):
+            return None
         while True:
             try:
                 return await self._try(target)
@@ -223,7 +245,8 @@ class Generation:
             return self._held.pop(0)
         if self._late_error is not None:
             raise self._late_error
-        assert self._attempt is not None
+        if self._attempt is None:  # of an answer that is given again, that was all
+            return b""
         upstream = self._attempt.upstream
         try:
             return await upstream.next_piece()
@@ -242,6 +265,8 @@ class Generation:
         records: list[Record] = []
         if self._attempt is not None:
             records.append(self._settle(self._attempt, error))
+        if self._use is not None:
+            self._use.end(self._attempt, self._charge, self.dropped, error)
         now = self._pipeline.clock.monotonic()
         if self._entered_tokens is not None:
             if self._passage is None:
@@ -265,6 +290,8 @@ class Generation:
                 version=self._view.snapshot.version,
                 dropped=self.dropped,
                 labels=self._labels,
+                use=self._use,
+                decision=stored(self._decision) if self._decision is not None else "",
             )
         )
         self._write(records)
@@ -290,13 +317,38 @@ class Generation:
         found = (self._passage or self._gate).headers(self._pipeline.clock.monotonic())
         found.append((b"x-request-id", self.request_id.encode()))
         if self._target is not None:
-            found += self._target.headers
+            found += self._target.headers if self._request.model != AUTO else choice.asked_for_any(self._target.headers)
+            if self._use is not None:
+                found += self._use.headers()
             found.append((b"x-llm-attempts", b"%d" % self._attempts))
             if dropped := self.dropped:
                 found.append((b"x-llm-dropped-params", _names_header(dropped)))
+        if self._request.prompt is not None:
+            found.append((b"x-llm-prompt", self._request.prompt.header))
+        if self._request.explain:
+            found.append((b"x-llm-explain", choice.header(self._decision, self._target)))
         if self._ended and self._charge.usage is not None and self._charge.cost_micros is not None:
             found.append((b"x-llm-cost", _cost_header(self._charge)))
         return found
+
+    async def _given_again(self, cache: Cache, targets: tuple[Target, ...]) -> bool:
+        """True: there is an answer, and no vendor need be asked. Raises ProviderTimeout where another request was waited for in vain."""
+        self._target = targets[0]
+        self._use = use = Use(cache, self._caller.team_id, self._request, self._client_headers, targets)
+        self._given = await use.find(self._time_left_s())
+        if self._given is None or use.entry is None:
+            return False
+        made_by, self._charge = use.entry.target_id, settlement.Charge(currency=use.entry.currency)
+        self._target = next((target for target in targets if target.model.id == made_by), targets[0])
+        if self._request.stream:
+            self._held.append(self._given.body)
+        return True
+
+    def _choose(self) -> tuple[Target, ...]:
+        """Raises UnknownModel, NotPermitted, InvalidRequest."""
+        pipeline = self._pipeline
+        targets, self._decision = choice.chosen(self._view, self._caller, self._request, pipeline.clock, pipeline.rng.random)
+        return targets
 
     async def _try(self, target: Target) -> None:
         pipeline, request = self._pipeline, self._request
@@ -330,6 +382,8 @@ class Generation:
         if upstream.reader is None:
             attempt.answer = await upstream.whole()
             return
+        if self._use is not None:
+            upstream.reader = self._use.recording(upstream.reader)
         while not upstream.reader.content_started:
             piece = await upstream.next_piece()
             if not piece:
@@ -375,6 +429,8 @@ class Generation:
                 raise
             self._unwritten = [opened]
         self._attempts, self._attempt = number, attempt
+        if target.vitals is not None:
+            target.vitals.in_flight += 1
         return attempt
 
     async def _after_failure(self, error: GatewayError, targets: tuple[Target, ...]) -> Target:
@@ -412,6 +468,8 @@ class Generation:
             self._passage_there.leave(self._charge.tokens)
         elif attempt.target.gate is not None:
             attempt.target.gate.leave(self._request.estimated_input_tokens, self._charge.tokens, now)
+        if (vitals := attempt.target.vitals) is not None:
+            vitals.ended(now, attempt.began_s, attempt.first_token_s, self._charge.usage if error is None else None)
         counted = attempt.target.metrics
         if not gone:
             counted.attempt(now - attempt.began_s, error.code if error else None)
@@ -447,8 +505,13 @@ class Generation:
         if self._target is None:
             return
         counted, attempt, seconds = self._target.metrics, self._attempt, now - self._began_s
-        if error is not None or attempt is None:
+        if error is not None:
             counted.failed(seconds, "client_closed" if isinstance(error, ClientGone) else "error")
+            return
+        if self._use is not None:
+            self._use.count(counted)
+        if attempt is None:
+            counted.given_again(seconds)
         elif attempt.first_token_s is None:
             counted.answered(seconds, max(0.0, seconds - attempt.upstream.vendor_s))
         else:

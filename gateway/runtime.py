@@ -260,6 +260,14 @@ class ProviderRuntime:
         """Whether every key's last call of this model failed: another call there is a retry, whoever makes it."""
         return all((gate := self._breakers.get((key.id, model_id))) is not None and gate.failing for key in self._pool.keys)
 
+    def paused_s(self, model_id: str) -> float:
+        """Seconds until a call of this model may be tried, 0 = it may now: whether some key does not rest, and its breaker lets pass."""
+        only = self._pool.only()
+        if only is not None and self.breaker(only.id, model_id).calm:
+            return 0.0
+        key, wait_s, _ = self._look(model_id, False)
+        return 0.0 if key is not None else wait_s
+
     def has_other_key(self, model_id: str, than: Key) -> bool:
         """Whether a key that could be used now is left beside `than`."""
         now = self.clock.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from core.chat import Answer, ChatRequest, Usage
@@ -19,6 +21,7 @@ _BYTES_PER_TOKEN = 4
 _WINDOWS_AT_MOST = 4
 _NO_USAGE = Usage()
 _NO_LABELS = ("", "", "")
+_NO_PROMPT = ("", 0)
 _SAME_CURRENCY = "1"
 _ASKED_TIERS = {b'"%s"' % tier.encode(): tier for tier in SERVICE_TIERS}
 
@@ -28,6 +31,16 @@ _MAX_CODE = 60
 _MAX_FINISH_REASON = 40
 _MAX_MESSAGE = 500
 _MAX_REFUSED = 200
+
+
+class CacheUse(Protocol):
+    """See `gateway.cached.Use`."""
+
+    @property
+    def recorded(self) -> str: ...
+
+    @property
+    def saved_micros(self) -> int | None: ...
 
 
 class Attempt(msgspec.Struct):
@@ -214,6 +227,8 @@ def ended(
     version: int,
     dropped: tuple[str, ...],
     labels: tuple[str, str, str] = _NO_LABELS,
+    use: CacheUse | None = None,
+    decision: str = "",
 ) -> RequestEnded:
     return RequestEnded(
         started_at,
@@ -239,6 +254,10 @@ def ended(
         version,
         _text(", ".join(dropped), _MAX_MESSAGE),
         *labels,
+        *((request.prompt.name, request.prompt.version) if request.prompt is not None else _NO_PROMPT),
+        "" if use is None else use.recorded,
+        None if use is None else use.saved_micros,
+        decision,
     )
 
 

@@ -29,6 +29,7 @@ from core.config import Snapshot  # noqa: E402
 from core.errors import ConfigurationError  # noqa: E402
 from core.outbound import Guard, GuardedTransport  # noqa: E402
 from gateway.budget import Budgets  # noqa: E402
+from gateway.cache import Cache  # noqa: E402
 from gateway.config.budgets import DatabaseBank  # noqa: E402
 from gateway.config.loader import load  # noqa: E402
 from gateway.config.publisher import current_version  # noqa: E402
@@ -42,6 +43,7 @@ from gateway.manager import Manager  # noqa: E402
 from gateway.pipeline import Pipeline  # noqa: E402
 from gateway.progress import ProgressNotes  # noqa: E402
 from gateway.sharing.answers import Answers  # noqa: E402
+from gateway.sharing.entries import Entries  # noqa: E402
 from gateway.sharing.machine import joined  # noqa: E402
 from gateway.sharing.peers import Alone  # noqa: E402
 from gateway.sharing.together import Together  # noqa: E402
@@ -49,13 +51,21 @@ from llmcontrol.body_limit import BodyLimit  # noqa: E402
 from llmcontrol.request_limit import RequestLimit  # noqa: E402
 from llmcontrol.routing import data_plane  # noqa: E402
 from monitoring import metrics  # noqa: E402
+from monitoring.bodies import BodyStore  # noqa: E402
+from monitoring.body_queue import BodyQueue  # noqa: E402
 from monitoring.journal import Journal  # noqa: E402
 from monitoring.progress import ProgressFiles  # noqa: E402
 from monitoring.threads import in_thread  # noqa: E402
 from monitoring.usage import Drainer, replay  # noqa: E402
-from tasks.dispatcher import Dispatcher  # noqa: E402
+from tasks.dispatcher import Dispatcher, Feed  # noqa: E402
+from tasks.endings import Endings  # noqa: E402
+from tasks.engine import distributed  # noqa: E402
 from tasks.execution import Runner  # noqa: E402
 from tasks.signals import submitted  # noqa: E402
+from tasks.sync import ProcessSync  # noqa: E402
+from telling.delivery import Bounds, Deliverer, Sender  # noqa: E402
+from telling.signals import webhooks_due  # noqa: E402
+from telling.sockets import Feed as EventFeed  # noqa: E402
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -70,9 +80,13 @@ class DataPlane:
         clock = SystemClock()
         self._gateway = gateway
         self._journal = Journal(settings.JOURNAL_DIR, settings.JOURNAL_SEGMENT_BYTES, clock)
-        self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW))
+        self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW), min_progress_bytes=settings.MIN_PROGRESS_BYTES)
         self._together = Together(
-            settings.REDIS_ADDRESS, settings.API_KEY_PEPPER, settings.IDEMPOTENCY_BYTES, lambda machines: manager.share_among(machines)
+            settings.REDIS_ADDRESS,
+            settings.API_KEY_PEPPER,
+            settings.IDEMPOTENCY_BYTES,
+            lambda machines: manager.share_among(machines),
+            max_cache_bytes=settings.CACHE_BYTES,
         )
         self.peers = self._together.peers
         manager = Manager(
@@ -88,6 +102,9 @@ class DataPlane:
             # Peers keep a value of up to a sixteenth of what they keep in all.
             longest = settings.IDEMPOTENCY_BYTES // 32
             gateway.idempotency.answers = Answers(self.peers, clock, ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=longest)
+        self._cache = Cache(clock, max_bytes=settings.CACHE_BYTES, max_entry_bytes=settings.CACHE_ENTRY_BYTES)
+        if not isinstance(self.peers, Alone):
+            self._cache.shared = Entries(self.peers, clock, max_bytes=settings.CACHE_BYTES // 32)
         self._progress = ProgressFiles(settings.JOURNAL_DIR, self._journal.token)
         self._bank = DatabaseBank(self._journal.token, settings.BUDGET_LEASE_S)
         self._budgets = Budgets(self._bank, clock, lease_s=settings.BUDGET_LEASE_S, timeout_s=settings.BUDGET_TIMEOUT_S)
@@ -103,10 +120,18 @@ class DataPlane:
             progress=ProgressNotes(self._progress, clock, settings.PROGRESS_INTERVAL_S) if settings.PROGRESS_INTERVAL_S else None,
             budgets=self._budgets,
             budget_output_tokens=settings.BUDGET_OUTPUT_TOKENS,
+            cache=self._cache if settings.CACHE_BYTES else None,
         )
         states = StatePublisher(manager.provider_states)
         self._watcher = Watcher(load, current_version, self._apply, settings.CONFIG_POLL_S, publish=states.due, aged=self._aged)
-        self._drainer = Drainer(settings.JOURNAL_DIR, self._journal, settings.DRAIN_INTERVAL_S, retention_days=settings.RETENTION_DAYS)
+        gateway.bodies = BodyQueue(settings.BODY_MAX_BYTES, settings.BODY_QUEUE_BYTES) if settings.BODY_MAX_BYTES else None
+        self._drainer = Drainer(
+            settings.JOURNAL_DIR,
+            self._journal,
+            settings.DRAIN_INTERVAL_S,
+            retention_days=settings.RETENTION_DAYS,
+            bodies=BodyStore(gateway.bodies, settings.BODY_RETENTION_DAYS, clock),
+        )
         self._dispatcher = Dispatcher(
             Runner(gateway, clock.wall, random.Random()),
             clock.wall,
@@ -114,20 +139,36 @@ class DataPlane:
             lease_s=settings.TASK_LEASE_S,
             poll_s=settings.TASK_POLL_S,
         )
+        self._deliverer = _deliverer(clock)
+        self.feed = EventFeed(settings.EVENTS_POLL_S)
         self._tasks: list[asyncio.Task[None]] = []
+        self._resting: asyncio.Task[None] | None = None
         # Set once bringing up has worked or failed for the first time.
         self.tried = asyncio.Event()
 
     def start(self) -> None:
         self._tasks.append(asyncio.create_task(self._bring_up()))
 
+    def rest(self) -> None:
+        """Begins no more tasks; those that run go on."""
+        self._resting = self._resting or asyncio.create_task(self._dispatcher.rest())
+
+    async def tasks_done(self) -> None:
+        await self._dispatcher.done()
+
     async def stop(self) -> None:
-        """Refuses new requests, then writes down what is left."""
+        """Refuses new requests, then writes down what is left. Tasks that still run go back into the queue."""
         submitted.disconnect(self._wake)
+        if self._resting is not None:
+            await self._resting
         await self._dispatcher.stop()
+        webhooks_due.disconnect(self._wake_deliverer)
+        await self._deliverer.stop()
+        await self.feed.stop()
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
         await self._watcher.stop()
+        await self._cache.stop()
         await self._together.stop()
         await self._transport.close()
         await self._drainer.stop()
@@ -170,15 +211,42 @@ class DataPlane:
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
         self._gateway.pipeline = self._pipeline
+        self._loop = asyncio.get_running_loop()
+        webhooks_due.connect(self._wake_deliverer)
+        self._deliverer.start()
+        self.feed.hub.start()
         if settings.TASK_CONCURRENCY:
-            self._loop = asyncio.get_running_loop()
             submitted.connect(self._wake)
-            self._dispatcher.start()
+            self._dispatcher.start(self._feed())
         self.tried.set()
+
+    def _feed(self) -> Feed | None:
+        if not distributed():
+            return None
+        from tasks import jobs  # what SQLite does without
+
+        return jobs.Feed(
+            self._dispatcher.take, concurrency=settings.TASK_CONCURRENCY, poll_s=settings.TASK_POLL_S, silence_s=settings.TASK_LEASE_S
+        )
 
     def _wake(self, **signal: Any) -> None:
         """Tasks are submitted in Django's threads."""
         self._loop.call_soon_threadsafe(self._dispatcher.wake)
+
+    def _wake_deliverer(self, **signal: Any) -> None:
+        self._loop.call_soon_threadsafe(self._deliverer.wake)
+
+
+def _deliverer(clock: SystemClock) -> Deliverer:
+    bounds = Bounds(
+        per_host=settings.WEBHOOK_PER_HOST,
+        timeout_s=settings.WEBHOOK_TIMEOUT_S,
+        max_tries=settings.WEBHOOK_TRIES,
+        poll_s=settings.WEBHOOK_POLL_S,
+        keep_days=settings.WEBHOOK_KEEP_DAYS,
+        keep_events_s=settings.EVENTS_KEEP_S,
+    )
+    return Deliverer(Sender(settings.WEBHOOK_ALLOW, bounds.timeout_s, clock.wall), clock, bounds)
 
 
 class Application:
@@ -189,6 +257,7 @@ class Application:
             pepper=settings.API_KEY_PEPPER,
             max_body_bytes=settings.MAX_BODY_BYTES,
             body_timeout_s=settings.BODY_TIMEOUT_S,
+            body_bytes_per_s=settings.BODY_BYTES_PER_S,
             idempotency=Idempotency(
                 flights=Flights(SystemClock(), ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=settings.IDEMPOTENCY_BYTES),
                 wait_s=settings.IDEMPOTENCY_WAIT_S,
@@ -197,23 +266,37 @@ class Application:
             trusted_proxies=settings.TRUSTED_PROXIES,
         )
         # Bodies first: one that is slow to come takes no place.
-        site = BodyLimit(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
+        self._endings = Endings()
+        control = ProcessSync(RequestLimit(django_application, settings.MAX_CONTROL_REQUESTS), self._endings)
+        site = BodyLimit(control, settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S, settings.BODY_BYTES_PER_S)
         self._route = data_plane(
             self._gateway,
             site,
             websocket=settings.LLM_ENABLE_WEBSOCKET,
+            feed=self._events,
             cors_origins=settings.CORS_ORIGINS if settings.ENABLE_CORS else (),
             generate={"max_tokens": settings.MAX_RESPONSE_TOKENS, "temperature": settings.TEMPERATURE},
         )
         self._plane: DataPlane | None = None
 
+    def _events(self) -> EventFeed | None:
+        """None: not started, or at its end."""
+        return self._plane.feed if self._plane is not None and self.ready else None
+
     @property
     def ready(self) -> bool:
         return self._gateway.pipeline is not None
 
+    async def tasks_done(self) -> None:
+        """Once none is running here."""
+        if self._plane is not None:
+            await self._plane.tasks_done()
+
     def drain(self) -> None:
-        """/ready says no from now on; requests are served as before."""
+        """/ready says no from now on; requests are served as before, and no task is begun."""
         self._gateway.draining = True
+        if self._plane is not None:
+            self._plane.rest()
 
     async def __call__(
         self,
@@ -237,6 +320,7 @@ class Application:
 
     async def closed(self) -> None:
         """Stops what `opened` has started, where no server does it: everything settled is then written down."""
+        await self._endings.stop()
         if self._plane is not None:
             await self._plane.stop()
             self._plane = None
@@ -261,6 +345,7 @@ class Application:
                 await plane.tried.wait()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._endings.stop()
         await plane.stop()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -16,16 +16,16 @@ _CREDENTIALS = (b"authorization", b"cookie")
 class BodyLimit:
     """Hands `app` whole bodies alone. `max_bytes` is for requests that at least claim to come from somebody."""
 
-    def __init__(self, app: Any, max_bytes: int, timeout_s: float) -> None:
+    def __init__(self, app: Any, max_bytes: int, timeout_s: float, bytes_per_s: int = 0) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
+        self._timeout_s, self._bytes_per_s = timeout_s, bytes_per_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = any(name in _CREDENTIALS for name, _ in scope["headers"])
         limit = self._max_bytes if known else min(ANONYMOUS_BYTES, self._max_bytes)
         try:
-            body = await read_body(scope, receive, limit, self._timeout_s)
+            body = await read_body(scope, receive, limit, self._timeout_s, self._bytes_per_s)
         except GatewayError as error:
             await respond_error(receive, send, error)
             return

@@ -6,7 +6,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -90,6 +90,16 @@ class Environment:
 
     def items(self, name: str, default: str = "") -> list[str]:
         return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
+
+    def bounds(self, name: str, known: Sequence[str], low: int, high: int) -> dict[str, int]:
+        """`translation=10,custom=200` → {"translation": 10, "custom": 200}."""
+        bounds = {}
+        for item in self.items(name):
+            word, _, value = item.partition("=")
+            if word not in known or not _WHOLE_NUMBER.fullmatch(value) or not low <= int(value) <= high:
+                raise ConfigurationError(f"{name}: {item!r}: write NAME=number from {low} to {high}, and of names {', '.join(known)}")
+            bounds[word] = int(value)
+        return bounds
 
     def keys(self, name: str, hint: str) -> dict[int, bytes | str]:
         """`1:<base64 of 32 bytes>,2:vault:NAME,3:aws:KEY` → {1: bytes, 2: "vault:NAME", 3: "aws:KEY"}.

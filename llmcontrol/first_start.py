@@ -14,7 +14,8 @@ from django.db import transaction
 
 from access.models import ApiKey, PersonalToken, Team
 from access.services import SCOPES, create_api_key, create_personal_token, revoke_api_key, revoke_personal_token
-from models_registry.models import LLMModel
+from models_registry.models import LLMModel, PromptTemplate
+from models_registry.prompt_services import add_shipped_prompts
 from models_registry.services import set_price, sync_models
 from providers import local_model
 from providers.models import Provider
@@ -51,6 +52,12 @@ def ensure_local_model(port: int) -> str:
     if provider.base_url != address:
         update_provider(provider, {"base_url": address}, secrets=[])
     return local_model.ALIAS
+
+
+def ensure_prompts() -> None:
+    """The shipped prompt templates, where there are none at all: one that was deleted stays away."""
+    if not PromptTemplate.objects.exists():
+        add_shipped_prompts()
 
 
 def ensure_echo() -> str:

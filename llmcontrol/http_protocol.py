@@ -34,7 +34,7 @@ class Bounds(msgspec.Struct, frozen=True):
     `untaken_s`: so long may a client take nothing while more than the transport's high-water mark waits for it.
     """
 
-    max_bytes: int = 64 * 2**10
+    max_bytes: int = 32 * 2**10
     max_headers: int = 128
     timeout_s: float = 30.0
     untaken_s: float = 60.0

@@ -109,7 +109,7 @@ def request_actor(request: HttpRequest) -> Callable[[], Actor]:
         return Actor(
             source="admin" if request.path_info.startswith("/admin/") else "api",
             name=user.get_username() if known else "",
-            user_id=str(user.pk) if known else "",
+            user_id=str(user.pk or "") if known else "",
             address=address_of(request),
             request_id=request.audit_id,  # type: ignore[attr-defined]
         )

@@ -18,6 +18,7 @@ from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.models import ModelsDoor
 from gateway.doors.probes import ProviderHealth, Ready, Root, Unknown, health
 from gateway.doors.ws import GenerateConsumer
+from telling.sockets import EventsConsumer, Feed
 
 Asgi = Callable[..., Awaitable[None]]
 
@@ -34,9 +35,16 @@ class Literal:
 
 
 def data_plane(
-    gateway: Gateway, django_app: Asgi, *, websocket: bool, cors_origins: Sequence[str] = (), generate: Mapping[str, Any] | None = None
+    gateway: Gateway,
+    django_app: Asgi,
+    *,
+    websocket: bool,
+    feed: Callable[[], Feed | None] = lambda: None,
+    cors_origins: Sequence[str] = (),
+    generate: Mapping[str, Any] | None = None,
 ) -> ProtocolTypeRouter:
-    """`cors_origins`: whose pages may call it from a browser; () = nobody's. `generate`: defaults of /api/generate."""
+    """`feed`: of events, once there is one. `cors_origins`: whose pages may call it from a browser; () = nobody's. `generate`: defaults
+    of /api/generate."""
     chat, models = GenerationDoor(gateway, openai_chat), ModelsDoor(gateway)
     respond, embed = GenerationDoor(gateway, responses), GenerationDoor(gateway, embeddings)
     complete = GenerationDoor(gateway, completions)
@@ -76,7 +84,11 @@ def data_plane(
     http: Asgi = Literal(literal, URLRouter(patterns))
     if cors_origins:
         http = Cors(http, cors_origins)
-    sockets = [_at(r"^ws/generate$", GenerateConsumer.as_asgi(gateway=gateway))] if websocket else []
+    sockets = [
+        _at(r"^ws/generate$", GenerateConsumer.as_asgi(gateway=gateway)),
+        _at(r"^ws$", EventsConsumer.as_asgi(gateway=gateway, feed=feed)),
+    ]
+    sockets = sockets if websocket else []
     return ProtocolTypeRouter({"http": http, "websocket": URLRouter([*sockets, _at(r"", _no_socket)])})
 
 

@@ -84,12 +84,11 @@ def run(sock: socket.socket, workers: int, log_level: str = "INFO") -> int:
 
     `log_level` is uvicorn's own; the product's loggers are not changed by it.
     """
-    _keep_one_heap()
-    _raise_open_files()
+    prepare_process()
     _listen(sock)
     if workers == 1:
         return _run_alone(_server(log_level, None), sock)
-    logging.config.dictConfig(_logging(log_level))
+    logging.config.dictConfig(logging_of(log_level))
     grace_s = settings.DRAIN_DELAY_S + settings.SHUTDOWN_GRACE_S
     bounds = Bounds(silence_s=settings.WORKER_SILENCE_S, end_s=grace_s + _END_MARGIN_S)
     for name in settings.READ_FROM_FILE:  # each worker reads the file for itself, and so as it is by then
@@ -128,7 +127,7 @@ def _config(log_level: str) -> BoundedConfig:
         lifespan="on",
         backlog=BACKLOG,
         timeout_keep_alive=settings.KEEP_ALIVE_S,
-        log_config=_logging(log_level),
+        log_config=logging_of(log_level),
         access_log=False,
         # What a proxy says about its client is for Django alone, which has a setting of its own for it.
         proxy_headers=False,
@@ -165,6 +164,12 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def prepare_process() -> None:
+    """What every process that calls vendors needs, whether it serves or not."""
+    _keep_one_heap()
+    _raise_open_files()
+
+
 def _keep_one_heap() -> None:
     """glibc gives each thread a heap of its own, and ours run one at a time anyway: one heap saves 7 MB per process."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent outside glibc, and nothing is lost then
@@ -186,13 +191,18 @@ def _forget_metrics(pid: int) -> None:
     multiprocess.mark_process_dead(pid, os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
 
-def _logging(uvicorn_level: str) -> dict[str, Any]:
-    """Everything to standard error, which leaves standard output to commands. 4xx answers of the admin are not news."""
+def logging_of(uvicorn_level: str) -> dict[str, Any]:
+    """Everything to standard error, which leaves standard output to commands. 4xx answers of the admin are not news, nor is each job of
+    procrastinate; what is wrong with that `tasks.jobs` says."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
-        "loggers": {"uvicorn": {"level": uvicorn_level}, "django.request": {"level": "ERROR"}},
+        "loggers": {
+            "uvicorn": {"level": uvicorn_level},
+            "django.request": {"level": "ERROR"},
+            "procrastinate": {"level": "CRITICAL"},
+        },
     }

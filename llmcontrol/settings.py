@@ -19,6 +19,7 @@ from core.money import CURRENCIES, UNKNOWN_CURRENCY
 from gateway.sharing.redis_address import read_address
 from llmcontrol import seeds
 from llmcontrol.environment import Environment, load_env_file
+from tasks.kinds import KINDS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 STATE_DIR = Path(os.environ.get("LLM_STATE_DIR") or BASE_DIR / "var").resolve()
@@ -80,6 +81,7 @@ INSTALLED_APPS = [
     "access",
     "gateway.config",
     "tasks",
+    "telling",
     "llmcontrol",
 ]
 MIDDLEWARE = [
@@ -158,6 +160,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     sys.modules.setdefault("psycopg", None)  # type: ignore[arg-type]
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2, "options": "-c statement_timeout=30000 -c lock_timeout=10000"}
+    # Hands tasks to workers on any number of machines; its tables cannot be made on SQLite. Before "tasks", which does without its pages.
+    INSTALLED_APPS.insert(INSTALLED_APPS.index("tasks"), "procrastinate.contrib.django")
+    PROCRASTINATE_AUTODISCOVER_MODULE_NAME = None
 else:
     raise ConfigurationError("DATABASE_URL: only sqlite and postgres are supported")
 
@@ -187,7 +192,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices"},
+    "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices", "WebhookStatus": "telling.models.Webhook.Status.choices"},
 }
 
 # Channels -----------------------------------------------------------------------------------------------------------
@@ -208,6 +213,10 @@ RETENTION_DAYS = env.integer("LLM_RETENTION_DAYS", 400, 0, 36_500)
 # A row that is gone would be entered, and counted, once more if its journal were read again: that reaches back a day or two.
 if 0 < RETENTION_DAYS < 7:
     raise ConfigurationError(f"LLM_RETENTION_DAYS={RETENTION_DAYS}: write a whole number from 7 to 36500, or 0 to keep every row")
+# Of API keys with `store_bodies`. Nothing of a request is kept longer than the request itself.
+BODY_MAX_BYTES = env.integer("LLM_BODY_MAX_BYTES", 65_536, 0, 4 * 2**20)
+BODY_QUEUE_BYTES = env.integer("LLM_BODY_QUEUE_BYTES", 32 * 2**20, 2**20, 2**30)
+BODY_RETENTION_DAYS = min(env.integer("LLM_BODY_RETENTION_DAYS", 7, 1, 400), RETENTION_DAYS or 400)
 MAX_LABELS_PER_DAY = env.integer("LLM_MAX_LABELS_PER_DAY", 500, 0, 100_000)
 AUDIT_CHECKPOINTS = Path(env.text("LLM_AUDIT_CHECKPOINTS") or STATE_DIR / "audit-checkpoints.jsonl")
 AUDIT_REFUSALS_PER_MINUTE = env.integer("LLM_AUDIT_REFUSALS_PER_MINUTE", 10, 1, 1000)
@@ -216,6 +225,8 @@ MAX_CONFIG_AGE_S = env.number("LLM_MAX_CONFIG_AGE_S", 3600, 0, 31_536_000)
 ACCOUNTING = env.one_of("LLM_ACCOUNTING", "strict", "best_effort")
 MAX_BODY_BYTES = env.integer("LLM_MAX_BODY_BYTES", 4 * 2**20, 2**10, 2**28)
 BODY_TIMEOUT_S = env.number("LLM_BODY_TIMEOUT_S", 30, 0.1, 3600)
+BODY_BYTES_PER_S = env.integer("LLM_BODY_BYTES_PER_S", 2**10, 0, 2**20)
+MIN_PROGRESS_BYTES = env.integer("LLM_MIN_PROGRESS_BYTES", 32, 1, 2**20)
 MAX_STREAMS = env.integer("LLM_MAX_STREAMS", 400, 1, 100_000)
 MAX_CONTROL_REQUESTS = env.integer("LLM_MAX_CONTROL_REQUESTS", 40, 1, 1000)
 REPORTING_CURRENCY = env.text("LLM_CURRENCY") or DEFAULT_CURRENCY
@@ -230,12 +241,15 @@ MAX_RESPONSE_TOKENS = env.integer("MAX_RESPONSE_TOKENS", 0, 0, 10_000_000)
 TEMPERATURE = env.number("OPENAI_TEMPERATURE", 1, 0, 2) if env.text("OPENAI_TEMPERATURE") else None
 MAX_CONTEXT_TOKENS = env.integer("MAX_CONTEXT_TOKENS", 0, 0, 100_000_000)
 QUEUE_TIMEOUT_S = env.number("LLM_QUEUE_TIMEOUT_S", 10, 0, 600)
-MAX_HEAD_BYTES = env.integer("LLM_MAX_HEAD_BYTES", 64 * 2**10, 2**13, 2**20)
+MAX_HEAD_BYTES = env.integer("LLM_MAX_HEAD_BYTES", 32 * 2**10, 2**13, 2**20)
 HEAD_TIMEOUT_S = env.number("LLM_HEAD_TIMEOUT_S", 10, 1, 600)
 WRITE_TIMEOUT_S = env.number("LLM_WRITE_TIMEOUT_S", 60, 0.1, 3600)
 IDEMPOTENCY_TTL_S = env.number("LLM_IDEMPOTENCY_TTL_S", 600, 0, 86_400)
 IDEMPOTENCY_BYTES = env.integer("LLM_IDEMPOTENCY_BYTES", 32 * 2**20, 0, 2**32)
 IDEMPOTENCY_WAIT_S = env.number("LLM_IDEMPOTENCY_WAIT_S", 60, 0, 3600)
+CACHE_MAX_TTL_S = env.integer("LLM_CACHE_MAX_TTL_S", 86_400, 0, 604_800)
+CACHE_BYTES = env.integer("LLM_CACHE_BYTES", 32 * 2**20, 0, 2**32)
+CACHE_ENTRY_BYTES = env.integer("LLM_CACHE_ENTRY_BYTES", 256 * 2**10, 0, 2**24)
 # Comments in streams; KEEP_ALIVE_S below is about idle connections.
 SSE_KEEPALIVE_S = env.number("LLM_SSE_KEEPALIVE_S", 15, 0, 3600)
 if 0 < SSE_KEEPALIVE_S < 1:
@@ -253,6 +267,15 @@ MAX_TASK_TIMEOUT_S = max(3600.0, TASK_TIMEOUT_S)
 TASK_AGING_S = env.number("LLM_TASK_AGING_S", 600, 0, 86_400)
 TASK_LEASE_S = env.number("LLM_TASK_LEASE_S", 20, 2, 600)
 TASK_POLL_S = env.number("LLM_TASK_POLL_S", 1, 0.05, 60)
+TASK_LIMITS = env.bounds("LLM_TASK_LIMITS", ("*", *KINDS), 1, 1_000_000)
+WEBHOOK_TRIES = env.integer("LLM_WEBHOOK_TRIES", 10, 1, 10)
+WEBHOOK_TIMEOUT_S = env.number("LLM_WEBHOOK_TIMEOUT_S", 10, 0.1, 60)
+WEBHOOK_PER_HOST = env.integer("LLM_WEBHOOK_PER_HOST", 5, 1, 100)
+WEBHOOK_POLL_S = env.number("LLM_WEBHOOK_POLL_S", 1, 0.05, 60)
+WEBHOOK_OVERLAP_S = env.number("LLM_WEBHOOK_OVERLAP_S", 86_400, 0, 2_592_000)
+WEBHOOK_KEEP_DAYS = env.integer("LLM_WEBHOOK_KEEP_DAYS", 30, 1, 3650)
+EVENTS_POLL_S = env.number("LLM_EVENTS_POLL_S", 0.25, 0.01, 60)
+EVENTS_KEEP_S = env.number("LLM_EVENTS_KEEP_S", 86_400, 60, 2_592_000)
 MAX_CONNECTIONS = env.integer("LLM_MAX_CONNECTIONS", 10_000, 0, 1_000_000)
 MAX_CONNECTIONS_PER_ADDRESS = env.integer("LLM_MAX_CONNECTIONS_PER_ADDRESS", 1000, 0, 1_000_000)
 
@@ -273,6 +296,7 @@ def _networks(name: str) -> list[tuple[str, int | None]]:
 
 
 OUTBOUND_ALLOW = _networks("OUTBOUND_ALLOW")
+WEBHOOK_ALLOW = _networks("WEBHOOK_ALLOW")
 CUSTOM_ADAPTERS = env.items("LLM_CUSTOM_ADAPTERS")
 try:
     TRUSTED_PROXIES = [ipaddress.ip_network(item) for item in env.items("LLM_TRUSTED_PROXIES")]
@@ -337,6 +361,7 @@ UNFOLD = {
                 "items": [
                     _entry("Models", "neurology", "models_registry.llmmodel"),
                     _entry("Routes", "alt_route", "models_registry.route"),
+                    _entry("Prompts", "edit_note", "models_registry.prompttemplate"),
                     _entry("Exchange rates", "currency_exchange", "models_registry.exchangerate"),
                 ],
             },
@@ -348,12 +373,14 @@ UNFOLD = {
                     _entry("Grants", "key_vertical", "access.grant"),
                     _entry("API keys", "key", "access.apikey"),
                     _entry("Budgets", "savings", "access.budget"),
+                    _entry("Webhook secrets", "signature", "telling.webhooksecret"),
                 ],
             },
             {
                 "title": "What happened",
                 "items": [
                     _entry("Tasks", "checklist", "tasks.task"),
+                    _entry("Webhooks", "webhook", "telling.webhook"),
                     _entry("Requests", "receipt_long", "monitoring.requestlog"),
                     _entry("Usage", "toll", "monitoring.usagerecord"),
                     _entry("Budget entries", "receipt", "monitoring.budgetentry"),

@@ -23,6 +23,7 @@ urlpatterns = [
     path("api/v1/", include("monitoring.api.urls")),
     path("api/v1/", include("tasks.api.urls")),
     path("api/v1/llm/secrets/health", DecryptHealthView.as_view(), name="secrets-health"),
+    path("api/v1/", include("telling.api.urls")),
     path("api/info", InfoView.as_view(), name="info"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),

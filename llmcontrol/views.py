@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 from gateway.config.publisher import current_version
 from llmcontrol import decrypt_health
 from llmcontrol.middleware import STRICT
+from monitoring import metrics
 
 VERSION = "0.1.0"
 
@@ -108,7 +109,9 @@ class MetricsView(APIView):
         return super().perform_content_negotiation(request, force=True)
 
     def get(self, request: Request) -> HttpResponse:
-        return ExportToDjangoView(request)
+        exposition = ExportToDjangoView(request)
+        exposition.content = metrics.with_aliases(exposition.content)
+        return exposition
 
 
 class SchemaView(SpectacularAPIView):

@@ -79,6 +79,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
         (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "visibility"), "is_active")}),
         ("Choosing among several", {"fields": (("priority", "quality"),)}),
         ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        ("Giving answers again", {"fields": ("cache_ttl_s",)}),
         ("What does not fit", {"fields": (("unsupported_params", "over_long"),)}),
         ("What it can do", {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
     )
@@ -200,9 +201,10 @@ class RouteAdmin(ModelAdmin):
     list_filter = ("is_active",)
     search_fields = ("alias", "description")
     fieldsets = (
-        (None, {"fields": ("alias", "description", "visibility", "is_active")}),
-        ("What is tried", {"fields": ("targets",)}),
+        (None, {"fields": ("alias", "description", "visibility", "is_active", "task_types")}),
+        ("What is tried", {"fields": ("targets", ("strategy", "weights"), "fallbacks")}),
         ("When all of it fails", {"fields": ("degrade_to", "fixed_answer", "chain")}),
+        ("Giving answers again", {"fields": ("cache_ttl_s",)}),
     )
     readonly_fields = ("chain",)
 
@@ -293,3 +295,6 @@ def _in_plain_words(failed: Exception) -> str:
     if isinstance(failed, GatewayError):
         return failed.message
     return " ".join(failed.messages) if isinstance(failed, ValidationError) else str(failed)
+
+
+from models_registry import prompt_admin  # noqa: E402, F401  (Django looks for admin classes in this file alone)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
+from core.choice import MAX_TASK_TYPE, PRIORITY, STRATEGIES, is_task_type
 from core.config import RouteSpec
 
 MAX_TARGETS = 10
+MAX_WEIGHT = 1000
+MAX_TASK_TYPES = 50
 MAX_FIXED_ANSWER_CHARACTERS = 4_000
 _CHATS = frozenset({"chat", "completion"})
 _EMBEDS = frozenset({"embedding"})
@@ -17,21 +22,63 @@ Types = Mapping[str, set[str]]
 
 def aliases_of(spec: RouteSpec) -> list[str]:
     """Every model alias that the chain names."""
-    return [*spec.targets, *filter(None, [spec.degrade_to])]
+    return [*spec.targets, *spec.fallbacks, *filter(None, [spec.degrade_to])]
 
 
-def spec_of(alias: str, targets: Any, degrade_to: str | None, fixed_answer: str | None) -> RouteSpec:
-    """Raises ValueError where `targets`, a JSON column, is no list of texts."""
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise ValueError("Write a list of aliases of models.")
-    return RouteSpec(alias, tuple(targets), degrade_to or "", fixed_answer or "")
+class Malformed(ValueError):
+    """A JSON column, `field`, holds what it should not."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+def spec_of(
+    alias: str,
+    targets: Any,
+    degrade_to: str | None,
+    fixed_answer: str | None,
+    *,
+    strategy: str | None = PRIORITY,
+    weights: Any = None,
+    fallbacks: Any = None,
+    task_types: Any = None,
+) -> RouteSpec:
+    """None = what the column's default says. Raises Malformed."""
+    weights = {} if weights is None else weights
+    if not isinstance(weights, dict) or not all(type(weight) is int for weight in weights.values()):
+        raise Malformed("weights", "Write a whole number for each alias that has a weight.")
+    return RouteSpec(
+        alias,
+        _texts("targets", targets, "Write a list of aliases of models."),
+        degrade_to or "",
+        fixed_answer or "",
+        strategy=strategy or PRIORITY,
+        weights=weights,
+        fallbacks=_texts("fallbacks", [] if fallbacks is None else fallbacks, "Write a list of aliases of models."),
+        task_types=_texts("task_types", [] if task_types is None else task_types, "Write a list of task types."),
+    )
+
+
+def _texts(field: str, value: Any, sentence: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Malformed(field, sentence)
+    return tuple(value)
 
 
 def refusals(spec: RouteSpec, types: Types) -> dict[str, str]:
-    """Field → why it cannot be so; {} = the chain works. `types` knows every alias that some model has."""
+    """Field → why it cannot be so; {} = the chain works. `types` knows every alias that some model has.
+
+    What depends on a field that is refused is judged once that is put right."""
+    targets = _of_targets(spec.targets, types)
+    fallbacks = "" if targets else _of_fallbacks(spec, types)
     found = {
-        "targets": _of_targets(spec.targets, types),
-        "degrade_to": _of_degrade_to(spec, types),
+        "targets": targets,
+        "strategy": "" if spec.strategy in STRATEGIES else f"Unknown; the strategies are {', '.join(STRATEGIES)}.",
+        "weights": "" if targets else _of_weights(spec),
+        "fallbacks": fallbacks,
+        "task_types": _of_task_types(spec.task_types),
+        "degrade_to": _of_degrade_to(msgspec.structs.replace(spec, fallbacks=()) if fallbacks else spec, types),
         "fixed_answer": _of_fixed_answer(spec, types),
     }
     return {field: sentence for field, sentence in found.items() if sentence}
@@ -39,12 +86,54 @@ def refusals(spec: RouteSpec, types: Types) -> dict[str, str]:
 
 def in_plain_words(spec: RouteSpec) -> str:
     """E.g. "gpt-4o, then claude; if none of them answers, the smaller gpt-4o-mini; after that a fixed answer"."""
-    steps = [", then ".join(spec.targets)]
+    steps = [_targets_in_words(spec)]
+    several = len(spec.targets) > 1
+    if spec.fallbacks:
+        steps.append(f"if {'none of them answers' if several else 'it does not answer'}, {', then '.join(spec.fallbacks)}")
+        several = True
     if spec.degrade_to:
-        steps.append(f"if {'none of them answers' if len(spec.targets) > 1 else 'it does not answer'}, the smaller {spec.degrade_to}")
+        steps.append(f"if {'none of them answers' if several else 'it does not answer'}, the smaller {spec.degrade_to}")
     if spec.fixed_answer:
         steps.append("after that a fixed answer")
     return "; ".join(steps)
+
+
+def _targets_in_words(spec: RouteSpec) -> str:
+    if spec.strategy == "weighted":
+        return "by weight " + ", ".join(f"{alias} {spec.weights.get(alias, 1)}" for alias in spec.targets)
+    how = {"cost": "the cheapest", "speed": "the fastest", "quality": "the best", "least_busy": "the least busy"}.get(spec.strategy)
+    return f"{how} of {', '.join(spec.targets)}" if how and len(spec.targets) > 1 else ", then ".join(spec.targets)
+
+
+def _of_weights(spec: RouteSpec) -> str:
+    if strange := [alias for alias in spec.weights if alias not in spec.targets]:
+        return f"Only the models of this route have weights; {_listed(strange)} is none of them."
+    if wrong := [alias for alias, weight in spec.weights.items() if not 1 <= weight <= MAX_WEIGHT]:
+        return f"Write a whole number from 1 to {MAX_WEIGHT:,} for {_listed(wrong)}."
+    return ""
+
+
+def _of_fallbacks(spec: RouteSpec, types: Types) -> str:
+    aliases = spec.fallbacks
+    if not aliases:
+        return ""
+    if twice := sorted(set(aliases) & set(spec.targets)):
+        return f"Tried already, as one of the targets: {_listed(twice)}."
+    if refused := _of_targets(aliases, types):
+        return refused
+    if len([kind for kind in (_CHATS, _EMBEDS) if kind & _all_types((*spec.targets, *aliases), types)]) > 1:
+        return "Chat and embedding models do not stand in for each other: name models of the targets' kind."
+    return ""
+
+
+def _of_task_types(names: tuple[str, ...]) -> str:
+    if len(names) > MAX_TASK_TYPES:
+        return f"Name at most {MAX_TASK_TYPES} task types; these are {len(names)}."
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        return f"Named twice: {_listed(twice)}."
+    if wrong := [name for name in names if not is_task_type(name)]:
+        return f"{_listed(wrong)}: a task type has 1 to {MAX_TASK_TYPE} letters, digits and . _ : / -, the first a letter or digit."
+    return ""
 
 
 def _of_targets(targets: tuple[str, ...], types: Types) -> str:
@@ -68,6 +157,8 @@ def _of_degrade_to(spec: RouteSpec, types: Types) -> str:
         return ""
     if alias in spec.targets:
         return f"{alias!r} is tried already, as one of the targets: name another model."
+    if alias in spec.fallbacks:
+        return f"{alias!r} is tried already, as one of the fallbacks: name another model."
     if alias not in types:
         return _unknown([alias])
     kinds = [kind for kind in (_CHATS, _EMBEDS) if kind & _all_types(aliases_of(spec), types)]

@@ -132,15 +132,56 @@ class AliasesField(forms.CharField):
         return bool(initial != self.to_python(data))
 
 
+class WeightsField(forms.CharField):
+    """Aliases with a weight, one a line: `gpt-4o = 3`."""
+
+    widget = UnfoldAdminTextareaWidget
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(f"{alias} = {weight}" for alias, weight in value.items()) if isinstance(value, dict) else value
+
+    def to_python(self, value: Any) -> Any:
+        weights: dict[str, int] = {}
+        for line in (super().to_python(value) or "").splitlines():
+            alias, sign, weight = (part.strip() for part in line.partition("="))
+            if not alias and not sign:
+                continue
+            if not (alias and weight.isascii() and weight.isdecimal() and len(weight) < 9):
+                raise forms.ValidationError(f"{line.strip()[:80]!r}: write an alias, = and a whole number.")
+            if alias in weights:
+                raise forms.ValidationError(f"{alias[:80]!r} has two weights.")
+            weights[alias] = int(weight)
+        return weights
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(initial != self.to_python(data))
+        except forms.ValidationError:
+            return True
+
+
 class RouteForm(forms.ModelForm):
     """The row itself judges the chain; an empty one too."""
 
     targets = AliasesField(
         label="Models",
         required=False,
-        help_text="Aliases, one a line, tried one after the other. Several models of one alias are tried by their priority.",
+        help_text="Aliases, one a line. Several models of one alias are tried by their priority.",
+    )
+    weights = WeightsField(
+        required=False, help_text="One a line, e.g. gpt-4o = 3. Only for “By weight”; without a line, a model's weight is 1."
+    )
+    fallbacks = AliasesField(
+        label="Fallback models", required=False, help_text="Aliases, one a line, tried one after the other when all of the above failed."
+    )
+    task_types = AliasesField(
+        required=False,
+        help_text="One a line. Requests with the model “auto” and one of these task types come here, and queued tasks of it.",
     )
 
     class Meta:
         model = Route
-        fields = ("alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer")
+        fields = (
+            *("alias", "description", "is_active", "visibility", "task_types", "targets", "strategy", "weights", "fallbacks"),
+            *("degrade_to", "fixed_answer", "cache_ttl_s"),
+        )

@@ -6,6 +6,8 @@ import uuid
 from collections import defaultdict
 from typing import Any
 
+import msgspec
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -14,7 +16,10 @@ from django.utils import timezone
 from core.config import RouteSpec
 from core.money import CURRENCIES, UNKNOWN_CURRENCY, plain_rate
 from models_registry import chains
+from models_registry.prompt_models import PromptTemplate, PromptVersion
 from providers.models import Provider, visibility_field
+
+__all__ = ["ALIAS_VALIDATOR", "ExchangeRate", "LLMModel", "Price", "PromptTemplate", "PromptVersion", "Route", "validate_currency"]
 
 ALIAS_VALIDATOR = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "Use letters, digits and . _ : / @ -; start with a letter or digit.")
 
@@ -22,6 +27,18 @@ ALIAS_VALIDATOR = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "Use letter
 def validate_currency(code: str) -> None:
     if code not in CURRENCIES:
         raise ValidationError(UNKNOWN_CURRENCY)
+
+
+def validate_cache_ttl(seconds: int) -> None:
+    most = settings.CACHE_MAX_TTL_S
+    if seconds > most:
+        raise ValidationError(f"Write at most {most:,} seconds, which LLM_CACHE_MAX_TTL_S sets.")
+
+
+def _cache_ttl(help_text: str) -> models.PositiveIntegerField:
+    return models.PositiveIntegerField(
+        "cache answers for", null=True, blank=True, validators=[validate_cache_ttl], help_text=f"Seconds. {help_text}"
+    )
 
 
 def _limit(help_text: str) -> models.PositiveIntegerField:
@@ -77,6 +94,7 @@ class LLMModel(models.Model):
     requests_per_minute = _limit("Sent to this model at this provider; beyond it the next model of the alias is asked. Empty = no limit.")
     tokens_per_minute = _limit("Empty = no limit.")
     max_concurrency = _limit("Requests at once, in each process; empty = no limit.")
+    cache_ttl_s = _cache_ttl("For so long the same request of the same team is given the same answer. Empty or 0: it is asked anew.")
     quality = models.PositiveSmallIntegerField(default=50, validators=[MinValueValidator(0), MaxValueValidator(100)])
     tested = models.JSONField(
         default=dict, blank=True, editable=False, help_text="What the last connection test found: check → pass | fail | not_offered."
@@ -101,8 +119,16 @@ class Route(models.Model):
     """A name that callers use for a chain of models: what is tried, in which order, and what is left when all of it fails.
 
     It names aliases of models and never another route, so that no chain can lead back into itself; a model may have the
-    name of the route. What a chain may be: `models_registry.chains`.
+    name of the route. What a chain may be: `models_registry.chains`; what the strategies mean: `core.choice`.
     """
+
+    class Strategy(models.TextChoices):
+        PRIORITY = "priority", "In this order"
+        WEIGHTED = "weighted", "By weight"
+        COST = "cost", "The cheapest first"
+        SPEED = "speed", "The fastest first"
+        QUALITY = "quality", "The best first"
+        LEAST_BUSY = "least_busy", "The least busy first"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     alias = models.CharField(
@@ -115,12 +141,25 @@ class Route(models.Model):
     targets = models.JSONField(
         default=list, blank=True, help_text="Aliases of models, tried one after the other; several models of one alias, by their priority."
     )
+    strategy = models.CharField(
+        max_length=12, choices=Strategy.choices, default=Strategy.PRIORITY, help_text="Which of the models above is asked first."
+    )
+    weights = models.JSONField(
+        default=dict, blank=True, help_text="Only for the strategy weighted: alias of a model → its weight, 1 to 1000. Without one: 1."
+    )
+    fallbacks = models.JSONField(
+        "fallback models", default=list, blank=True, help_text="Aliases of models, tried one after the other when those above failed."
+    )
+    task_types = models.JSONField(
+        default=list, blank=True, help_text='Requests with model "auto" and one of these task types come here, and queued tasks of it.'
+    )
     degrade_to = models.CharField(
         "smaller model", max_length=200, blank=True, help_text="Alias of a model that answers when none of the above does. Empty: none."
     )
     fixed_answer = models.TextField(
         blank=True, help_text="The answer when no model can be had at all: no vendor is called and nothing is charged. Empty: an error."
     )
+    cache_ttl_s = _cache_ttl("For what is asked by this name. 0: never. Empty: as the models say, if each of them does; then the shortest.")
     is_active = models.BooleanField("active", default=True, help_text="Off: its name stands for the models that have it, if any.")
     visibility = visibility_field()
     description = models.CharField(max_length=500, blank=True, help_text="For people: what the route is for.")
@@ -134,21 +173,42 @@ class Route(models.Model):
         return self.alias
 
     def spec(self) -> RouteSpec:
-        """Raises ValueError where `targets` is no list of texts."""
-        return chains.spec_of(self.alias, self.targets, self.degrade_to, self.fixed_answer)
+        """Raises chains.Malformed, a ValueError, where a JSON column holds what it should not."""
+        spec = chains.spec_of(
+            self.alias,
+            self.targets,
+            self.degrade_to,
+            self.fixed_answer,
+            strategy=self.strategy,
+            weights=self.weights,
+            fallbacks=self.fallbacks,
+            task_types=self.task_types,
+        )
+        return msgspec.structs.replace(spec, cache_ttl_s=self.cache_ttl_s)
 
     def clean(self) -> None:
         """Runs for admin, REST and shell alike. Raises ValidationError by field."""
         try:
             spec = self.spec()
-        except ValueError as error:
-            raise ValidationError({"targets": str(error)}) from None
+        except chains.Malformed as error:
+            raise ValidationError({error.field: str(error)}) from None
         types: dict[str, set[str]] = defaultdict(set)
         named = LLMModel.objects.filter(alias__in=chains.aliases_of(spec)).order_by()
         for alias, model_type in named.values_list("alias", "model_type"):
             types[alias].add(model_type)
-        if errors := chains.refusals(spec, types):
+        errors = chains.refusals(spec, types)
+        if spec.task_types and "task_types" not in errors and (sentence := self._taken(spec)):
+            errors["task_types"] = sentence
+        if errors:
             raise ValidationError(errors)
+
+    def _taken(self, spec: RouteSpec) -> str:
+        """Which of its task types lead somewhere else already; "" = none."""
+        others = Route.objects.exclude(pk=self.pk).order_by("alias").values_list("alias", "task_types")
+        for alias, task_types in others:
+            if isinstance(task_types, list) and (both := [name for name in spec.task_types if name in task_types]):
+                return f"The task type {both[0]!r} leads to the route {alias!r} already; each leads to one route."
+        return ""
 
 
 class Price(models.Model):

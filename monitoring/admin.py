@@ -5,18 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from monitoring.filters import Between, KeyNamed, ModelNamed, Outcome, ProviderNamed, Since, StatusCode, Tagged, TeamNamed, UserNamed
+from monitoring import bodies
+from monitoring.explain import attempts_of, explanation
+from monitoring.filters import (
+    Between,
+    KeyNamed,
+    ModelNamed,
+    Outcome,
+    PromptNamed,
+    ProviderNamed,
+    Since,
+    StatusCode,
+    Tagged,
+    TeamNamed,
+    UserNamed,
+)
 from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
-from monitoring.pages import ReadOnly, amount
+from monitoring.pages import Pages, ReadOnly, amount
 
-_ATTEMPTS_SHOWN = 50
 _SHORT_ID = 14
 
 
@@ -75,13 +90,16 @@ class Ledger(ReadOnly, ModelAdmin):
 
 
 @admin.register(RequestLog)
-class RequestLogAdmin(Ledger):
+class RequestLogAdmin(Pages, Ledger):
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
-    list_filter = (Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed, UserNamed, Tagged)
+    list_filter = (
+        *(Since, ("started_at", Between), Outcome, StatusCode, TeamNamed, KeyNamed, ModelNamed, ProviderNamed),
+        *(UserNamed, Tagged, PromptNamed),
+    )
     fieldsets = (
         (None, {"fields": (("request_id", "when"), ("status_code", "error_code"), "error_message")}),
-        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("dialect", "mode"))}),
+        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("task_type", "dialect", "mode"))}),
         (
             "Answer",
             {
@@ -89,13 +107,15 @@ class RequestLogAdmin(Ledger):
                     ("alias", "provider_name"),
                     ("sent_to", "config_version"),
                     ("total_tokens", "cost"),
+                    ("cache", "saved"),
                     ("took", "first_token"),
+                    ("prompt_name", "prompt_version"),
                     "dropped",
                 )
             },
         ),
     )
-    readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
+    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode")
     change_form_after_template = "admin/llmcontrol/attempts.html"
 
     @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
@@ -109,16 +129,35 @@ class RequestLogAdmin(Ledger):
         """A request that no vendor saw cost nothing; that is not the same as a price we do not know."""
         return super().cost(row) if row.attempts or row.cost_micros is not None else "–"
 
+    @display(description="Saved")
+    def saved(self, row: RequestLog) -> str:
+        return "–" if row.saved_micros is None else amount(row.saved_micros, row.currency)
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
-        context = {"attempts": _attempts_of(row) if row else [], **(extra_context or {})}
+        told = explanation(row) if row and row.decision else None
+        context = {"attempts": _attempts_of(row) if row else [], "explanation": told, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, context)
+
+    def get_urls(self) -> list[URLPattern]:
+        page = path("<path:object_id>/bodies/", self.admin_site.admin_view(self.bodies), name="monitoring_requestlog_bodies")
+        return [page, *super().get_urls()]
+
+    def bodies(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """One request's, for those with a permission of its own; that they were read is recorded."""
+        row = self.found(request, object_id)
+        if not request.user.has_perm("monitoring.view_requestbody"):
+            raise PermissionDenied
+        found = bodies.read(row)
+        parts = (("Asked", found.request, found.request_bytes), ("Answered", found.response, found.response_bytes)) if found else ()
+        kept = [(name, bodies.shown(text, size)) for name, text, size in parts]
+        return self.page(request, "bodies.html", row, "What was asked and answered", kept=kept)
 
 
 def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:
-    rows = UsageRecord.objects.filter(request_id=request.request_id).order_by("attempt", "pk")[:_ATTEMPTS_SHOWN]
+    rows = attempts_of(request)
     return [
         {
             "row": row,

@@ -126,6 +126,10 @@ class Tagged(Named):
     title, parameter_name, column = "tag", "tag", "tag"
 
 
+class PromptNamed(Named):
+    title, parameter_name, column = "prompt", "prompt", "prompt_name"
+
+
 class StatusCode(TextFilter):
     title, parameter_name = "status code", "code"
 

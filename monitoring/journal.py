@@ -99,7 +99,12 @@ class AttemptSettled(msgspec.Struct, tag="settle", array_like=True, frozen=True,
 
 
 class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, gc=False):
-    """One client request of a known caller, answered or refused. Totals are over all of its attempts."""
+    """One client request of a known caller, answered or refused. Totals are over all of its attempts.
+
+    `cache`: hit | shared | miss, "" = the cache was not asked. `saved_micros`: of `currency`, what the answer that was given again had
+    cost; None = nothing was, or its price is not known. `decision`: which models there were to choose from, and why in this order, as
+    `core.choice` stores it; "" = the request named its model.
+    """
 
     started_at: float
     request_id: str
@@ -126,6 +131,11 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
     end_user: str = ""
     task_type: str = ""
     tag: str = ""
+    prompt_name: str = ""
+    prompt_version: int = 0
+    cache: str = ""
+    saved_micros: int | None = None
+    decision: str = ""
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 from prometheus_client.values import MutexValue
 
 from core.chat import Usage
@@ -42,6 +46,16 @@ BUDGET_USED = Gauge("llm_budget_used_ratio", "How much of a budget is used in it
 USAGE_REFUSED = Counter(
     "llm_usage_refused_total", "Answers whose vendor counted tokens that cannot be, so that we counted", ("provider", "model")
 )
+BODIES_DROPPED = Counter("llm_bodies_dropped_total", "Requests whose bodies were to be kept, and were not: too many waited")
+CACHE = Counter(
+    "llm_cache_requests_total",
+    "Requests to models whose answers may be given again, by what the cache had to do with them",
+    (*_TARGET, "result"),
+)
+CACHE_SAVED = Counter(
+    "llm_cache_saved_total", "What answers that were given again had cost, in units of the currency", (*_TARGET, "currency")
+)
+CACHE_BYTES = Gauge("llm_cache_bytes", "Memory of the answers that are kept", multiprocess_mode="livesum")
 UNRECORDED = Counter("llm_unrecorded_total", "Answers whose records the journal did not take; they are in the log")
 
 
@@ -121,6 +135,11 @@ class TargetMetrics:
         self._duration(seconds)
         self._overhead(overhead_s)
 
+    def given_again(self, seconds: float) -> None:
+        """An answer that the cache had, or that came of another request."""
+        self._ok(1)
+        self._duration(seconds)
+
     def streamed(self, seconds: float, first_token_s: float) -> None:
         """A stream that ended well."""
         self._ok(1)
@@ -135,3 +154,27 @@ class TargetMetrics:
 
 
 ACTIVE_ADD = _adder(ACTIVE)
+
+# Names that dashboards made for other gateways look for.
+ALIASES = {"llm_tokens_total": "llm_tokens_used_total", "llm_cost_total": "llm_provider_cost_total"}
+_LINES = re.compile(rb"^(# (?:HELP|TYPE) )?(%b)(?=[ {]).*\n" % b"|".join(name.encode() for name in ALIASES), re.MULTILINE)
+
+
+def with_aliases(exposition: bytes) -> bytes:
+    """The exposition, and after it the families of ALIASES once more under their other names."""
+    renamed = b"".join(
+        (match[1] or b"") + ALIASES[match[2].decode()].encode() + match[0][match.end(2) - match.start() :]
+        for match in _LINES.finditer(exposition)
+    )
+    return exposition + renamed
+
+
+def samples() -> Iterator[Sample]:
+    """Of every metric of the product, of all processes where PROMETHEUS_MULTIPROC_DIR is set; without those that tell ages of series."""
+    registry = REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    for family in registry.collect():
+        if family.name.startswith("llm_"):
+            yield from (sample for sample in family.samples if not sample.name.endswith("_created"))

@@ -115,6 +115,11 @@ class UsageRecord(models.Model):
 class RequestLog(models.Model):
     """One client request, however many attempts it took. `status_code` is what the client got; 499 = it had left."""
 
+    class Cache(models.TextChoices):
+        HIT = "hit", "Hit"
+        SHARED = "shared", "Shared"
+        MISS = "miss", "Miss"
+
     request_id = models.CharField(max_length=40, unique=True)
     started_at = models.DateTimeField()
     team_id = models.CharField(max_length=36, blank=True)
@@ -144,6 +149,22 @@ class RequestLog(models.Model):
     end_user = _user()
     task_type = _task_type()
     tag = _tag()
+    prompt_name = models.CharField(
+        "prompt", max_length=100, blank=True, default="", db_default="", help_text="The prompt template that was filled in, if any."
+    )
+    prompt_version = models.PositiveIntegerField(default=0, db_default=0)
+    cache = models.CharField(
+        max_length=6,
+        choices=Cache.choices,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Hit: given again. Shared: made for another request that came before. Miss: asked of a vendor. Empty: the cache is off.",
+    )
+    saved_micros = models.BigIntegerField(
+        null=True, help_text="What the answer that was given again had cost; empty = nothing, or unknown."
+    )
+    decision = models.TextField(blank=True, default="", db_default="", editable=False, help_text="Why this model: see core.choice.")
 
     class Meta:
         verbose_name = "request"
@@ -156,7 +177,29 @@ class RequestLog(models.Model):
                 for name in ("team_id", "team_name", "key_name", "alias", "provider_name", "status_code")
             ),
             *_sparse_indexes("request"),
+            models.Index(fields=["prompt_name", "prompt_version", "id"], name="request_prompt", condition=models.Q(prompt_name__gt="")),
         ]
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class RequestBody(models.Model):
+    """What a client sent and was sent, of API keys with `store_bodies`: the first bytes, compressed with zlib. Apart from the log, so
+    that no list ever reads it, and gone long before it. Only `monitoring.bodies` reads it, one at a time."""
+
+    request_id = models.CharField(max_length=40, unique=True)
+    started_at = models.DateTimeField(db_index=True)
+    key_id = models.CharField(max_length=36)
+    request = models.BinaryField()
+    response = models.BinaryField()
+    request_bytes = models.PositiveBigIntegerField(help_text="Of the whole body.")
+    response_bytes = models.PositiveBigIntegerField(help_text="Of the whole answer.")
+
+    class Meta:
+        verbose_name = "bodies of a request"
+        verbose_name_plural = "bodies of requests"
+        default_permissions = ("view",)
 
     def __str__(self) -> str:
         return self.request_id
@@ -402,6 +445,7 @@ class AuditEvent(models.Model):
         REVEALED = "revealed", "Key revealed"
         CORRECTED = "corrected", "Corrected"
         EXPORTED = "exported", "Exported"
+        BODY_READ = "body_read", "Body read"
         BREAKER = "breaker", "Breaker"
 
     sequence = models.PositiveBigIntegerField("number", primary_key=True)

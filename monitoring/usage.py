@@ -13,6 +13,7 @@ from django.db import Error
 
 from core.clock import Clock, SystemClock
 from monitoring import accounts, ledger
+from monitoring.bodies import BodyStore
 from monitoring.chain import Chain, Report
 from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
 from monitoring.reserve import written_bytes
@@ -60,7 +61,7 @@ def _adopt(directory: Path, token: str, report: Report) -> None:
 
 class Drainer:
     """Moves this process's journal into the ledger every `interval_s` seconds, adopts what dead siblings left, and lets rows go that
-    are older than `retention_days` (0 = none).
+    are older than `retention_days` (0 = none). `bodies`: what is entered and deleted after all that.
 
     `backlog_bytes` is what waits in our own journal; `failing_since` (wall seconds) is None while all is well, `report` what
     was done since the start.
@@ -74,6 +75,7 @@ class Drainer:
         clock: Clock = SystemClock(),  # noqa: B008  (has no state)
         adopt_interval_s: float = ADOPT_INTERVAL_S,
         retention_days: int = 0,
+        bodies: BodyStore | None = None,
     ) -> None:
         self.backlog_bytes = 0
         self.failing_since: float | None = None
@@ -85,6 +87,7 @@ class Drainer:
         self._adopt_at = clock.monotonic() + adopt_interval_s
         self._chain = Chain(directory, journal.token)
         self._pruner = Pruner(retention_days, clock)
+        self._bodies = bodies
         self._failures = 0
         self._one_at_a_time = threading.Lock()
         self._thread = DatabaseThread("drainer")
@@ -128,6 +131,8 @@ class Drainer:
                 self._drain_own()
                 self._adopt_orphans()
                 self._pruner.step()
+                if self._bodies is not None:
+                    self._bodies.step()
             except Exception as exc:
                 self._failed(exc)
             else:

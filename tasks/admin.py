@@ -13,9 +13,16 @@ from unfold.decorators import action, display
 
 from monitoring.pages import Pages, ReadOnly
 from tasks import queue
+from tasks.engine import distributed
 from tasks.models import Task
 
 _COLOURS = {"queued": "info", "running": "warning", "completed": "success", "failed": "danger", "cancelled": "", "expired": "danger"}
+
+if distributed():
+    from procrastinate.contrib.django.models import ProcrastinateJob
+
+    # Ids on their way: what they stand for is on the pages of tasks.
+    admin.site.unregister(ProcrastinateJob)
 
 
 @admin.register(Task)

@@ -1,7 +1,8 @@
-"""The embedded engine: one per process, on the event loop that serves. Hundreds of tasks at once cost what waiting costs.
+"""What works on tasks: one per process, on an event loop. Hundreds at once cost what waiting costs.
 
-Processes share the queue without knowing of each other: each claims what it has room for, keeps its leases fresh, and takes
-back what others left when they died.
+Embedded, it looks for tasks itself; on the distributed engine it is fed with their ids (`tasks.jobs`), and looks for itself only now
+and then, for tasks whose job was lost. Either way processes share the queue without knowing of each other: each claims what it has
+room for, keeps its leases fresh, and takes back what others left when they died.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from django.db import DatabaseError
@@ -31,6 +33,12 @@ class Attempts(Protocol):
     async def run(self, task: Task) -> Ending: ...
 
 
+class Feed(Protocol):
+    async def run(self) -> None:
+        """Hands ids to `Dispatcher.take` until it is cancelled."""
+        ...
+
+
 class Dispatcher:
     """`concurrency`: tasks at once in this process. `poll_s`: how long a task that another process took in may lie unseen."""
 
@@ -42,56 +50,124 @@ class Dispatcher:
         self._poll_s = poll_s
         self._name = secrets.token_hex(8)
         self._database = DatabaseThread("tasks")
-        self._turn = asyncio.Lock()
+        self._turn, self._filling = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
+        self._resting = self._stopping = False
         self._running: dict[Claim, asyncio.Task[None]] = {}
+        # Of those, the ones whose attempt is over and is being written down: they are not to be cancelled.
+        self._over: set[Claim] = set()
+        # Ids that a feed has brought, and who waits for what comes of them.
+        self._offers: dict[str, asyncio.Future[None]] = {}
+        self._feed: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     @property
     def running(self) -> int:
         return len(self._running)
 
-    def start(self) -> None:
-        self._loops = [asyncio.create_task(self._forever(work, every_s)) for work, every_s in self._chores()]
+    def start(self, feed: Feed | None = None) -> None:
+        """With a feed, it begins what it is fed; without one, what it finds."""
+        renewal_s, now_and_then_s = self._lease_s / RENEWALS_PER_LEASE, self._lease_s / 4
+        chores: list[tuple[Callable[[], Awaitable[None]], float]] = [(self._tend, renewal_s), (self._reap, now_and_then_s)]
+        if feed is not None:
+            self._feed = asyncio.create_task(feed.run())
+            chores.append((self._find, now_and_then_s))
+        self._loops = [asyncio.create_task(self._forever(work, every_s)) for work, every_s in chores]
+        self._loops.append(asyncio.create_task(self._forever(self._fill, self._poll_s, news=self._news)))
 
     def wake(self) -> None:
         """A task was submitted here: nobody need wait for the next look."""
         self._news.set()
 
+    async def take(self, task_id: str) -> None:
+        """For a feed: begins this one if it still waits, and returns when the attempt has ended."""
+        waiting = self._offers.setdefault(task_id, asyncio.get_running_loop().create_future())
+        self._news.set()
+        await asyncio.shield(waiting)
+
+    async def rest(self) -> None:
+        """Begins nothing more; what runs goes on."""
+        self._resting = True
+        if self._feed is None:
+            return
+        self._feed.cancel()
+        await asyncio.gather(self._feed, return_exceptions=True)
+        self._feed = None
+        left = list(set(self._offers) - {str(claimed.task.pk) for claimed in self._running})
+        try:
+            await self._ask(lambda: queue.tell_again(left))
+        except DatabaseError as exc:  # others look for themselves now and then
+            _log.warning("other workers are not told of %d tasks (%s)", len(left), in_one_line(exc))
+
+    async def done(self) -> None:
+        """Once nothing runs."""
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+
     async def stop(self) -> None:
         """Begins nothing more; what runs goes back into the queue, and somebody else begins it anew."""
+        await self.rest()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        for attempt in self._running.values():
-            attempt.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        self._stopping = True
+        left = dict(self._running)
+        for claimed, attempt in left.items():
+            if claimed not in self._over:
+                attempt.cancel()
+        await asyncio.gather(*left.values(), return_exceptions=True)
         await self._database.disconnect()
 
-    def _chores(self) -> list[tuple[Callable[[], Awaitable[None]], float]]:
-        renewal_s = self._lease_s / RENEWALS_PER_LEASE
-        return [(self._fill, self._poll_s), (self._tend, renewal_s), (self._reap, self._lease_s / 4)]
-
-    async def _forever(self, work: Callable[[], Awaitable[None]], every_s: float) -> None:
+    async def _forever(self, work: Callable[[], Awaitable[None]], every_s: float, news: asyncio.Event | None = None) -> None:
         while True:
             try:
                 await work()
             except DatabaseError as exc:
                 _log.warning("the task queue cannot be read (%s); trying again", in_one_line(exc))
-            if work == self._fill:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(every_s):
-                        await self._news.wait()
-                self._news.clear()
-            else:
+            if news is None:
                 await asyncio.sleep(every_s)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await news.wait()
+            news.clear()
 
     async def _fill(self) -> None:
-        room = self._concurrency - len(self._running)
-        if room <= 0:
+        if self._feed is None:
+            await self._find()
             return
-        for claimed in await self._ask(lambda: queue.claim(self._name, room, self._wall(), self._lease_s)):
+        async with self._filling:
+            offered = list(islice((each for each in self._offers if each not in self._begun()), self._room))
+            if not offered:
+                return
+            begun = await self._claimed(len(offered), only=offered)
+        for task_id in set(offered) - begun:
+            self._dealt_with(task_id)
+
+    async def _find(self) -> None:
+        """Whatever is due: all there is to it without a feed, and with one what has escaped it."""
+        async with self._filling:
+            if self._room > 0:
+                await self._claimed(self._room)
+
+    @property
+    def _room(self) -> int:
+        return 0 if self._resting else max(0, self._concurrency - len(self._running))
+
+    def _begun(self) -> set[str]:
+        return {str(claimed.task.pk) for claimed in self._running}
+
+    async def _claimed(self, most: int, only: Sequence[str] | None = None) -> set[str]:
+        """Ids of those that have begun."""
+        claims = await self._ask(lambda: queue.claim(self._name, most, self._wall(), self._lease_s, only=only))
+        for claimed in claims:
             self._running[claimed] = asyncio.create_task(self._work(claimed))
+        return {str(claimed.task.pk) for claimed in claims}
+
+    def _dealt_with(self, task_id: str) -> None:
+        waiting = self._offers.pop(task_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     async def _tend(self) -> None:
         """Keeps leases, and stops what is no longer ours: cancelled, or given to another after a pause that was too long."""
@@ -100,7 +176,7 @@ class Dispatcher:
             return
         ours = set(await self._ask(lambda: queue.renew(claims, self._wall(), self._lease_s)))
         for claimed in claims:
-            if claimed not in ours and (attempt := self._running.get(claimed)) is not None:
+            if claimed not in ours and claimed not in self._over and (attempt := self._running.get(claimed)) is not None:
                 attempt.cancel()
 
     async def _reap(self) -> None:
@@ -111,23 +187,27 @@ class Dispatcher:
 
     async def _work(self, claimed: Claim) -> None:
         try:
-            ending = await self._attempts.run(claimed.task)
+            outcome = await self._attempts.run(claimed.task)
         except asyncio.CancelledError:
-            ending = Ending(Status.QUEUED, error_message="Its worker was stopped.", again_at=self._wall())
+            outcome = Ending(Status.QUEUED, error_message="Its worker was stopped.", again_at=self._wall())
+        self._over.add(claimed)
+        try:
+            await self._written(claimed, outcome)
         finally:
-            self._running.pop(claimed, None)
-        await self._written(claimed, ending)
-        self._news.set()
+            self._over.discard(claimed)
+            del self._running[claimed]
+            self._dealt_with(str(claimed.task.pk))
+            self._news.set()
 
-    async def _written(self, claimed: Claim, ending: Ending) -> None:
+    async def _written(self, claimed: Claim, outcome: Ending) -> None:
         """An ending that cannot be written now is tried until its lease is over; then another worker does the task again."""
         until = self._wall() + self._lease_s
         while True:
             try:
-                await asyncio.shield(self._ask(lambda: queue.end(claimed, ending, self._wall())))
+                await asyncio.shield(self._ask(lambda: queue.end(claimed, outcome, self._wall())))
                 return
             except DatabaseError as exc:
-                if self._wall() >= until:
+                if self._wall() >= until or self._stopping:
                     _log.error("what came of %s cannot be written (%s); it will be done again", claimed.task, in_one_line(exc))
                     return
                 await asyncio.sleep(self._poll_s)

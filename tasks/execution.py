@@ -13,7 +13,7 @@ from core.errors import GatewayError, InvalidRequest, NotAuthenticated, Provider
 from gateway.client import Llm, Reply, alias_of
 from gateway.doors.http import Gateway
 from gateway.functions import shaped
-from gateway.router import View, default_alias, open_targets
+from gateway.router import View, default_alias, route_for
 from tasks.kinds import KINDS, Answer, Kind
 from tasks.models import Task
 from tasks.queue import Ending
@@ -51,15 +51,16 @@ class Runner:
         if kind.result is Answer:
             reply = await llm.chat(messages, timeout=task.timeout_s, **task.options)
             return reply, {"text": reply.text}
-        options = {**kind.wishes(), **task.options, "timeout": task.timeout_s}
+        options = {**kind.wishes(task.data), **task.options, "timeout": task.timeout_s}
+        decoder = msgspec.json.Decoder(kind.shape(task.data))
         try:
-            reply, result = await shaped(llm, messages, msgspec.json.Decoder(kind.result), kind.name, options)
+            reply, result = await shaped(llm, messages, decoder, kind.name, options)
         except InvalidRequest as refused:
             if "response_format" not in (refused.param or ""):
                 raise
             # A vendor without such a wish gets the schema in its instructions alone.
             del options["response_format"]
-            reply, result = await shaped(llm, messages, msgspec.json.Decoder(kind.result), kind.name, options)
+            reply, result = await shaped(llm, messages, decoder, kind.name, options)
         return reply, msgspec.to_builtins(result)
 
     def _failed(self, task: Task, error: GatewayError) -> Ending:
@@ -87,9 +88,7 @@ def caller_of(view: View, task: Task) -> CallerSpec:
 
 
 def _alias(view: View, caller: CallerSpec, task: Task) -> str:
-    """What was asked for; else the route or model that has the name of the task's type; else the caller's default chat model."""
+    """What was asked for; else the route of the task's type, or the route or model that has its name; else the default chat model."""
     if task.model:
         return alias_of(view, caller, task.model)
-    if caller.may_name(task.kind) and open_targets(view, caller, task.kind):
-        return task.kind
-    return default_alias(view, caller)
+    return route_for(view, caller, task.kind) or default_alias(view, caller)

@@ -53,8 +53,15 @@ class CategoryMatchData(_Data):
 
 
 class CategoryMatch(msgspec.Struct):
+    """`category` is one of the caller's."""
+
     category: str
     confidence: _Share
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> type[msgspec.Struct]:
+        names = tuple(dict.fromkeys(data["categories"]))
+        return msgspec.defstruct("CategoryMatch", [("category", Literal[names]), ("confidence", _Share)])
 
 
 class SummaryData(_Data):
@@ -108,9 +115,15 @@ class DataExtractionData(_Data):
 
 
 class DataExtraction(msgspec.Struct):
-    """A field that the text does not tell is null."""
+    """The caller's fields, each of them. One that the text does not tell is null."""
 
     fields: dict[str, str | None]
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> type[msgspec.Struct]:
+        names = {f"field_{number}": name for number, name in enumerate(dict.fromkeys(data["fields"]))}
+        fields = msgspec.defstruct("Fields", [(name, str | None) for name in names], rename=names)
+        return msgspec.defstruct("DataExtraction", [("fields", fields)])
 
 
 class Answer(msgspec.Struct):
@@ -136,29 +149,52 @@ class Kind(msgspec.Struct, frozen=True):
             msgspec.convert(data, self.data)
         except msgspec.ValidationError as exc:
             raise InvalidRequest(f"data: {exc}.", param="data") from None
+        try:
+            self.shape(data)
+        except ValueError as exc:
+            raise InvalidRequest(f"data: {exc}; use plain names, without quotes and backslashes.", param="data") from None
+
+    def shape(self, data: Mapping[str, Any]) -> type[msgspec.Struct]:
+        """What a result for this data is: its type's, or narrower, where the caller has named what may be in it."""
+        made: type[msgspec.Struct] = self.result.of(data) if hasattr(self.result, "of") else self.result
+        return made
 
     def messages(self, prompt: str, data: Mapping[str, Any]) -> list[dict[str, str]]:
         """What the model is asked. The caller's data travels as one JSON value, apart from the instructions."""
         if self.result is Answer:
             return [{"role": "user", "content": prompt if not data else f"{prompt}\n\n{_json(data)}"}]
-        schema = msgspec.json.encode(msgspec.json.schema(self.result)).decode()
+        schema = msgspec.json.encode(_schema(self.shape(data))).decode()
         extra = f"\n\nThe caller adds: {prompt}" if prompt.strip() else ""
         system = f"{self.instructions}{extra}\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
         return [{"role": "system", "content": system}, {"role": "user", "content": _json(data)}]
 
-    def wishes(self) -> dict[str, Any]:
+    def wishes(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Options of the chat call: vendors that can are held to the result's shape."""
         if self.result is Answer:
             return {}
-        schema = msgspec.json.schema_components([self.result])
-        (reference,), components = schema
-        name = str(reference["$ref"]).rsplit("/", 1)[-1]
-        strict = {"additionalProperties": False} if not _open_ended(self.result) else {}
-        return {"response_format": {"type": "json_schema", "json_schema": {"name": self.name, "schema": {**components[name], **strict}}}}
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": self.name, "schema": _schema(self.shape(data))}}}
 
 
-def _open_ended(result: type[msgspec.Struct]) -> bool:
-    return any(str(field.type).startswith("dict") for field in msgspec.structs.fields(result))
+def _schema(result: type[msgspec.Struct]) -> dict[str, Any]:
+    """Without references, which not every vendor follows; objects have their fields and no others."""
+    (reference,), components = msgspec.json.schema_components([result])
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, list):
+            return [whole(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return whole(components[str(part["$ref"]).rsplit("/", 1)[-1]])
+        closed = {"additionalProperties": False} if "properties" in part and "additionalProperties" not in part else {}
+        return {name: named(value) if name == "properties" else whole(value) for name, value in part.items() if name != "title"} | closed
+
+    def named(fields: dict[str, Any]) -> dict[str, Any]:
+        """Whatever they are called."""
+        return {name: whole(value) for name, value in fields.items()}
+
+    found: dict[str, Any] = whole(reference)
+    return found
 
 
 def _json(value: Any) -> str:

@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, QuerySet
 
+from tasks import limits
+from tasks.engine import Waiting, distributed, enqueue
 from tasks.models import Task, TaskEvent
-from tasks.states import Status
+from tasks.signals import changed, ended
+from tasks.states import ENDED, Status
 
 NOT_RESUMED = "worker_lost"
 
@@ -47,54 +50,48 @@ def claim(worker: str, most: int, now: float, lease_s: float, *, only: Iterable[
         due = Task.objects.filter(status=Status.QUEUED, run_after__lte=now)
         if only is not None:
             due = due.filter(pk__in=list(only))
-        if connection.features.has_select_for_update_skip_locked:
-            due = due.select_for_update(skip_locked=True)
-        rows = list(due.order_by("rank")[:most])
+        rows = limits.admitted(_locked(due.order_by("rank")), most)
+        if not rows:
+            return []
+        values = {"status": Status.RUNNING, "worker": worker, "lease_until": now + lease_s, "started_at": moment(now)}
+        Task.objects.filter(pk__in=[row.pk for row in rows]).update(fence=F("fence") + 1, attempts=F("attempts") + 1, **values)
         for row in rows:
-            row.status, row.fence, row.attempts = Status.RUNNING, row.fence + 1, row.attempts + 1
-            row.worker, row.lease_until, row.started_at = worker, now + lease_s, moment(now)
-        Task.objects.bulk_update(rows, ["status", "fence", "attempts", "worker", "lease_until", "started_at"])
+            row.fence, row.attempts = row.fence + 1, row.attempts + 1
+            _set(row, values)
         _note(rows, now)
     return [Claim(row, row.fence) for row in rows]
 
 
 def renew(claims: Sequence[Claim], now: float, lease_s: float) -> list[Claim]:
     """Those that are still this worker's; the others were cancelled, or given to another worker."""
-    held = set(Task.objects.filter(_ours(claims), status=Status.RUNNING).values_list("pk", "fence"))
-    ours = [each for each in claims if (each.task.pk, each.fence) in held]
-    if ours:
-        Task.objects.filter(_ours(ours), status=Status.RUNNING).update(lease_until=now + lease_s)
+    with transaction.atomic():
+        running = Task.objects.filter(pk__in=[each.task.pk for each in claims], status=Status.RUNNING)
+        held = set(_locked(running).values_list("pk", "fence"))
+        ours = [each for each in claims if (each.task.pk, each.fence) in held]
+        if ours:
+            Task.objects.filter(pk__in=[each.task.pk for each in ours], status=Status.RUNNING).update(lease_until=now + lease_s)
     return ours
 
 
-def _ours(claims: Sequence[Claim]) -> Q:
-    condition = Q(pk__in=[])
-    for each in claims:
-        condition |= Q(pk=each.task.pk, fence=each.fence)
-    return condition
-
-
-def end(claimed: Claim, ending: Ending, now: float) -> bool:
+def end(claimed: Claim, outcome: Ending, now: float) -> bool:
     """Writes what came of it. False: the task is no longer this worker's, and nothing was written."""
+    again = outcome.again_at is not None
     values: dict[str, Any] = {
-        "status": Status.QUEUED if ending.again_at is not None else ending.status,
-        "result": ending.result,
-        "error_code": ending.error_code,
-        "error_message": ending.error_message[:2000],
-        "request_id": ending.request_id,
+        "status": Status.QUEUED if again else outcome.status,
+        "result": outcome.result,
+        "error_code": outcome.error_code,
+        "error_message": outcome.error_message[:2000],
+        "request_id": outcome.request_id,
         "lease_until": 0,
         "worker": "",
+        **({"run_after": outcome.again_at} if again else {"finished_at": moment(now)}),
     }
-    if ending.again_at is None:
-        values["finished_at"] = moment(now)
-    else:
-        values["run_after"] = ending.again_at
     with transaction.atomic():
         task = claimed.task
         if not Task.objects.filter(pk=task.pk, fence=claimed.fence, status=Status.RUNNING).update(**values):
             return False
-        task.status = values["status"]
-        _note([task], now, ending.error_message)
+        _set(task, values)
+        _moved([task], now, outcome.error_message)
     return True
 
 
@@ -104,7 +101,7 @@ def cancel(task_id: Any, now: float) -> bool:
         waiting = Task.objects.filter(pk=task_id, status__in=(Status.QUEUED, Status.RUNNING))
         if not waiting.update(status=Status.CANCELLED, fence=F("fence") + 1, lease_until=0, worker="", finished_at=moment(now)):
             return False
-        _note(list(Task.objects.filter(pk=task_id)), now)
+        _moved(list(Task.objects.filter(pk=task_id)), now)
     return True
 
 
@@ -125,12 +122,45 @@ def reap(now: float, most: int = 500) -> tuple[int, int]:
             row.status, row.error_code, row.finished_at = Status.EXPIRED, "deadline_passed", moment(now)
             row.error_message = "Nobody could begin it before its deadline."
         Task.objects.bulk_update(late, fields)
-        _note([*lost, *late], now)
+        _moved([*lost, *late], now)
     return len(lost), len(late)
 
 
-def _locked(rows: Any) -> Any:
+def put(rows: Sequence[Task], now: float) -> None:
+    """New tasks into the queue, in the transaction of whoever submits them."""
+    Task.objects.bulk_create(rows)
+    _note(rows, now)
+    _enqueue(rows)
+
+
+def tell_again(task_ids: Sequence[str]) -> None:
+    """Of tasks that a worker was told of and did not begin: another is told."""
+    with transaction.atomic():
+        _enqueue(Task.objects.filter(pk__in=task_ids, status=Status.QUEUED))
+
+
+def _moved(rows: Sequence[Task], now: float, note: str = "") -> None:
+    """Every way out of a worker's hands, and every end of a task, comes through here, in the transaction that makes it so."""
+    _note(rows, now, note)
+    _enqueue([row for row in rows if row.status == Status.QUEUED])
+    if distributed():
+        _enqueue(limits.next_in_line(rows))
+    if done := [row for row in rows if row.status in ENDED]:
+        transaction.on_commit(lambda: ended.send_robust(Task, tasks=done))
+
+
+def _enqueue(rows: Iterable[Task]) -> None:
+    enqueue([Waiting(str(row.pk), row.rank, row.run_after) for row in rows])
+
+
+def _locked(rows: QuerySet[Task]) -> QuerySet[Task]:
+    """SQLite locks the whole file instead."""
     return rows.select_for_update(skip_locked=True) if connection.features.has_select_for_update_skip_locked else rows
+
+
+def _set(row: Task, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(row, name, value)
 
 
 def _note(rows: Sequence[Task], now: float, note: str = "") -> None:
@@ -138,3 +168,5 @@ def _note(rows: Sequence[Task], now: float, note: str = "") -> None:
     TaskEvent.objects.bulk_create(
         TaskEvent(task=row, status=row.status, attempt=row.attempts, note=(note or row.error_message)[:500], at=at) for row in rows
     )
+    if rows:
+        changed.send(Task, tasks=list(rows))

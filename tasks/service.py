@@ -14,10 +14,10 @@ from django.db import IntegrityError, transaction
 
 from access.models import ApiKey
 from core.errors import CallerLimited, GatewayError, InvalidRequest
-from tasks import queue
+from tasks import limits, queue
 from tasks.kinds import KINDS
-from tasks.models import Task, TaskEvent
-from tasks.signals import submitted
+from tasks.models import Task
+from tasks.signals import submitted, submitting
 from tasks.states import PRIORITIES, Status
 
 MAX_BATCH = 1000
@@ -72,8 +72,6 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
         longest = settings.MAX_TASK_TIMEOUT_S
         if self.config.timeout is not None and self.config.timeout > longest:
             raise InvalidRequest(f"A task may take {longest:g} s at most.", param="config.timeout")
-        if self.callback_url:
-            raise InvalidRequest("callback_url is not offered yet: ask GET /api/v1/tasks/{id} for the result.", param="callback_url")
         KINDS[self.type].checked(self.prompt, self.data)
 
 
@@ -108,7 +106,7 @@ def submit(
 ) -> list[Task]:
     """All of them, or none. With an idempotency key that was used before, the task of then.
 
-    Raises QueueFull, TooLate, KeyReused.
+    Raises QueueFull, TooLate, KeyReused, and what receivers of `submitting` raise.
     """
     fingerprint = _fingerprint(submissions) if idempotency_key else ""
     if idempotency_key and (before := _before(by, idempotency_key, fingerprint)):
@@ -120,12 +118,11 @@ def submit(
         for row in rows:
             row.batch = batch
     rows[0].idempotency_key, rows[0].fingerprint = idempotency_key, fingerprint
+    submitting.send(Task, tasks=rows)
     try:
         with transaction.atomic():
             _require_room(rows, now)
-            Task.objects.bulk_create(rows)
-            at = queue.moment(now)
-            TaskEvent.objects.bulk_create(TaskEvent(task=row, status=Status.QUEUED, at=at) for row in rows)
+            queue.put(rows, now)
             transaction.on_commit(lambda: submitted.send_robust(Task, tasks=rows))
     except IntegrityError:
         # The same key came twice at once, and the other was first.
@@ -172,6 +169,7 @@ def _before(by: Submitter, idempotency_key: str, fingerprint: str) -> list[Task]
 
 def _require_room(rows: Sequence[Task], now: float) -> None:
     """Counted in the transaction that fills it."""
+    limits.alone()
     waiting = Task.objects.filter(status=Status.QUEUED).count()
     wait_s = _expected_wait_s(waiting, now)
     if waiting + len(rows) > settings.MAX_QUEUE_SIZE:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.db.models.signals import post_migrate
 
 from core.clock import FrozenClock
 from providers import local_model
@@ -52,6 +54,12 @@ def audit_rows_may_be_flushed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Command, "handle", handle)
         yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """Every flush would make the shipped roles anew and write that into the audit trail: tests that want them call `sync_groups`."""
+    assert any(post_migrate.disconnect(sender=app, dispatch_uid="access.roles") for app in apps.get_app_configs())
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ class GrantFilters(StrictFilters):
     provider = django_filters.UUIDFilter(field_name="provider_id")
     model = django_filters.UUIDFilter(field_name="model_id")
     route = django_filters.UUIDFilter(field_name="route_id")
+    prompt = django_filters.UUIDFilter(field_name="prompt_id")
 
     class Meta:
         model = Grant

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -13,9 +14,11 @@ from rest_framework.request import Request
 
 from access.models import ApiKey
 from access.services import digest_of
+from core.addresses import client_address, is_within, read_networks
 
 _SCHEME = b"bearer"
 _MAX_CHARACTERS = 200
+_SCOPES = {"monitoring": "usage"}
 
 
 class Program:
@@ -29,11 +32,16 @@ class Program:
         self.key = key
 
     def has_perms(self, permissions: Iterable[str], obj: Any = None) -> bool:
-        """A scope opens the app of its name, for the views that take keys at all."""
-        return all(permission.partition(".")[0] in self.key.scopes for permission in permissions)
+        """A scope opens the app of its name, `usage` what happened; for the views that take keys at all."""
+        apps = (permission.partition(".")[0] for permission in permissions)
+        return all(_SCOPES.get(app, app) in self.key.scopes for app in apps)
 
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return self.has_perms([permission])
+
+    def get_username(self) -> str:
+        """For the audit trail: which key it was."""
+        return f"key {self.key}"
 
     def __str__(self) -> str:
         return str(self.key)
@@ -46,19 +54,26 @@ class ApiKeyAuthentication(BaseAuthentication):
         scheme, _, credential = get_authorization_header(request).partition(b" ")
         if scheme.lower() != _SCHEME:
             return None
-        return self._checked(credential.strip())
+        return self._checked(credential.strip(), request.META)
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="llmcontrol"'
 
-    def _checked(self, credential: bytes) -> tuple[Any, ApiKey]:
+    def _checked(self, credential: bytes, meta: Mapping[str, Any]) -> tuple[Any, ApiKey]:
         key = None
         if 0 < len(credential) <= _MAX_CHARACTERS and credential.isascii():
             rows = ApiKey.objects.select_related("team").filter(revoked_at=None, team__is_active=True)
             key = rows.filter(digest=digest_of(credential.decode())).first()
-        if key is None or (key.expires_at is not None and key.expires_at <= timezone.now()):
+        if key is None or (key.expires_at is not None and key.expires_at <= timezone.now()) or not _may_come_from(key, meta):
             raise AuthenticationFailed("The API key is unknown, expired or revoked.")
         return Program(key), key
+
+
+def _may_come_from(key: ApiKey, meta: Mapping[str, Any]) -> bool:
+    if not key.source_networks:
+        return True
+    address = client_address(str(meta.get("REMOTE_ADDR") or ""), str(meta.get("HTTP_X_FORWARDED_FOR") or ""), settings.TRUSTED_PROXIES)
+    return is_within(address, read_networks(key.source_networks))
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):

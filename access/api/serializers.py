@@ -12,7 +12,7 @@ from access import scope, services
 from access.api.budgets import AmountField
 from access.budget_rules import limit_of
 from access.models import ApiKey, Budget, Grant, Team, TeamMember
-from models_registry.models import LLMModel, Route
+from models_registry.models import LLMModel, PromptTemplate, Route
 from monitoring.api.bodies import LimitsSerializer, Strict, StrictModel, in_body_words
 from providers.models import Provider
 
@@ -85,6 +85,9 @@ class GrantSerializer(Strict):
     route = serializers.PrimaryKeyRelatedField(
         queryset=Route.objects.all(), pk_field=serializers.UUIDField(), required=False, allow_null=True
     )
+    prompt = serializers.PrimaryKeyRelatedField(
+        queryset=PromptTemplate.objects.all(), pk_field=serializers.UUIDField(), required=False, allow_null=True
+    )
     created_at = serializers.DateTimeField(read_only=True)
 
     def create(self, validated_data: dict[str, Any]) -> Grant:
@@ -124,6 +127,7 @@ class ApiKeySerializer(Strict):
         allow_null=True,
         help_text='Networks it is accepted from, e.g. ["10.1.0.0/16"]; null = anywhere.',
     )
+    store_bodies = serializers.BooleanField(required=False, help_text="Keeps what is asked and answered, word for word, for some days.")
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
     revoked_at = serializers.DateTimeField(read_only=True)
     created_at = serializers.DateTimeField(read_only=True)

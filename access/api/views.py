@@ -40,9 +40,9 @@ class MemberViewSet(ModelViewSet):
 
 
 class GrantViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, DestroyModelMixin, GenericViewSet):
-    """What is open to one team or person of the providers, models and routes whose `visibility` is `granted`."""
+    """What is open to one team or person of the providers, models, routes and prompts whose `visibility` is `granted`."""
 
-    queryset = Grant.objects.select_related("team", "user", "provider", "model", "route")
+    queryset = Grant.objects.select_related("team", "user", "provider", "model", "route", "prompt")
     serializer_class = GrantSerializer
     filterset_class = GrantFilters
     keyset = "-created_at"

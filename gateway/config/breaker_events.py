@@ -14,6 +14,7 @@ from django.db import Error
 
 from monitoring import audit, audit_context
 from monitoring.models import AuditEvent
+from monitoring.signals import breakers_changed
 from monitoring.threads import in_one_line
 from providers.models import Provider
 
@@ -40,6 +41,7 @@ def record_breakers(process: str, before: Found, after: Found) -> None:
                 old, new = changed[str(pk)]
                 changes = {"open breakers": (_told(old, old), _told(new, old)), "process": (None, process)}
                 audit.note(audit.Event(AuditEvent.Action.BREAKER, (Provider._meta.label, str(pk), name), changes), "default")
+                breakers_changed.send_robust(Provider, process=process, provider_id=str(pk), provider=name, open=_told(new, new))
     except Error as exc:
         log.warning("breakers that changed could not be recorded in the audit trail (%s)", in_one_line(exc))
 

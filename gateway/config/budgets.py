@@ -17,6 +17,7 @@ from gateway.budget import Grant, share
 from gateway.budget_words import amount
 from monitoring import accounts, metrics
 from monitoring.models import BudgetAccount, BudgetLease
+from monitoring.signals import budget_reached
 from monitoring.threads import DatabaseThread
 
 log = logging.getLogger(__name__)
@@ -136,4 +137,5 @@ def _report_use(used: Sequence[tuple[BudgetSpec, int]]) -> None:
 def _alert(spec: BudgetSpec, account: BudgetAccount, reached: int) -> None:
     unreported = BudgetAccount.objects.filter(pk=account.pk, alerted_percent__lt=reached)
     if unreported.update(alerted_percent=reached, alerted_at=timezone.now()):
+        budget_reached.send_robust(BudgetAccount, budget=spec, percent=reached, spent=account.spent)
         log.warning("%s has reached %d %%: %s of %s are used", spec.name, reached, amount(spec, account.spent), amount(spec, spec.limit))

@@ -37,10 +37,11 @@ from core.config import (
 )
 from core.errors import ConfigurationError
 from core.money import MAX_RATE, RATE_SCALE
+from core.prompts import PromptSpec
 from core.secrets import CannotOpen, KekAway
 from gateway.config.publisher import current_version
-from models_registry import chains
-from models_registry.models import ExchangeRate, LLMModel, Price, Route
+from models_registry import abilities, chains
+from models_registry.models import ExchangeRate, LLMModel, Price, PromptTemplate, Route
 from monitoring.moment import one_moment
 from providers.models import Provider, ProviderKey
 from providers.services import spec_of
@@ -69,6 +70,7 @@ def load(previous: Snapshot | None, *, clock: Clock = SystemClock()) -> Snapshot
         providers = _providers(last_good, alarms)
         models = _models(last_good, set(providers), now, alarms)
         routes = _routes(last_good, alarms)
+        prompts = _prompts(last_good, alarms)
         callers = _callers(last_good, _Reach(openness.read(), models, routes), alarms)
         budgets = _budgets(last_good, alarms)
         rates = _exchange_rates(settings.REPORTING_CURRENCY, now)
@@ -87,6 +89,7 @@ def load(previous: Snapshot | None, *, clock: Clock = SystemClock()) -> Snapshot
         currency=settings.REPORTING_CURRENCY,
         exchange_rates=rates,
         is_partial=alarms.may_pass,
+        prompts=prompts,
     )
 
 
@@ -180,7 +183,10 @@ def _model_spec(row: LLMModel) -> ModelSpec:
         created=int(row.created_at.timestamp()),
         drop_params=row.unsupported_params == LLMModel.OnUnsupported.DROP,
         truncate=row.over_long == LLMModel.OnOverLong.TRUNCATE,
+        quality=row.quality,
+        lacks=abilities.lacking(row.capabilities, row.tested),
         limits=_limit_spec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
+        cache_ttl_s=min(row.cache_ttl_s or 0, settings.CACHE_MAX_TTL_S),
     )
 
 
@@ -232,10 +238,29 @@ def _routes(last_good: Snapshot, alarms: _Alarms) -> dict[str, RouteSpec]:
     """An alias that no model has (any more) is passed over by whoever follows the chain; `manage.py check` names it."""
     found: dict[str, RouteSpec] = {}
     for row in Route.objects.filter(is_active=True).order_by():
-        spec = _build(row.spec, f"Route {row.alias}", last_good.routes.get(row.alias), alarms)
+        spec = _build(partial(_route_spec, row), f"Route {row.alias}", last_good.routes.get(row.alias), alarms)
         if spec is not None:
             found[spec.alias] = spec
     return found
+
+
+# Prompts ------------------------------------------------------------------------------------------------------------
+
+
+def _prompts(last_good: Snapshot, alarms: _Alarms) -> dict[str, PromptSpec]:
+    """By name and by id: no name looks like an id."""
+    found: dict[str, PromptSpec] = {}
+    for row in PromptTemplate.objects.filter(is_active=True).order_by().prefetch_related("versions"):
+        spec = _build(row.spec, f"Prompt {row.name}", last_good.prompts.get(str(row.pk)), alarms)
+        if spec is not None:
+            found[spec.name] = found[spec.id] = spec
+    return found
+
+
+def _route_spec(row: Route) -> RouteSpec:
+    """What was set when LLM_CACHE_MAX_TTL_S was longer is held within it."""
+    spec = row.spec()
+    return spec if spec.cache_ttl_s is None else msgspec.structs.replace(spec, cache_ttl_s=min(spec.cache_ttl_s, settings.CACHE_MAX_TTL_S))
 
 
 # Budgets ------------------------------------------------------------------------------------------------------------
@@ -272,6 +297,7 @@ class _CallerRow(NamedTuple):
     team__scopes: Any
     team__max_key_days: int | None
     source_networks: Any
+    store_bodies: bool
     created_at: datetime
     expires_at: datetime | None
 
@@ -292,6 +318,9 @@ class _Reach:
         if team_id not in self._of_team:
             self._of_team[team_id] = self._work_out([("team", team_id)])
         return self._of_team[team_id]
+
+    def hidden_prompts(self, team_id: str) -> frozenset[str]:
+        return self._closed.barred_prompts([("team", team_id)]) if self._closed.prompts else frozenset()
 
     def _work_out(self, holders: list[tuple[str, str]]) -> tuple[frozenset[str], frozenset[str]]:
         barred = self._closed.barred_models(holders)
@@ -314,7 +343,7 @@ def _callers(last_good: Snapshot, reach: _Reach, alarms: _Alarms) -> dict[bytes,
         spec = _build(partial(_caller_spec, row, reach), f"API key {row.name} ({row.prefix}…)", last_good.callers.get(digest), alarms)
         if spec is not None and spec is last_good.callers.get(digest):
             hidden, barred = reach.of(spec.team_id)  # what was closed to the team since is closed to its damaged keys, too
-            spec = msgspec.structs.replace(spec, hidden=hidden, barred=barred)
+            spec = msgspec.structs.replace(spec, hidden=hidden, barred=barred, hidden_prompts=reach.hidden_prompts(spec.team_id))
         if spec is not None:
             callers[digest] = spec
     return callers
@@ -345,6 +374,8 @@ def _caller_spec(row: _CallerRow, reach: _Reach) -> CallerSpec:
         hidden=hidden,
         barred=barred,
         networks=read_networks(msgspec.convert(row.source_networks, list[str])) if row.source_networks is not None else (),
+        store_bodies=row.store_bodies,
+        hidden_prompts=reach.hidden_prompts(str(row.team_id)),
     )
 
 

@@ -22,6 +22,7 @@ from gateway.config.models import ConfigVersion
 CONFIGURATION = (
     *("providers.Provider", "providers.ProviderKey"),
     *("models_registry.LLMModel", "models_registry.Price", "models_registry.Route", "models_registry.ExchangeRate"),
+    *("models_registry.PromptTemplate", "models_registry.PromptVersion"),
     *("access.Team", "access.ApiKey", "access.Budget", "access.Grant"),
 )
 _NAME = "config_version_on_"

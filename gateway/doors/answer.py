@@ -30,11 +30,12 @@ _CLOSE = (b"connection", b"close")
 
 
 class DoorDialect(Dialect, Protocol):
-    """A client dialect as a door needs it: a module with these, and four more where it wants them.
+    """A client dialect as a door needs it: a module with these, and five more where it wants them.
 
     `FIELD_NAMES`: what it calls fields of OpenAI's chat, by which adapters name what they refuse or leave out.
     `FORWARDED`: request headers that pass to a vendor of the same dialect, names in lower case, in `ChatRequest.headers`.
     `REQUEST_ID_HEADER`: what its clients look for beside `x-request-id`.
+    `put_prompt`: see `gateway.prompting`, where its messages do not go into `messages` as they are.
     `KEEP_ALIVE`: an event that its clients pass over, where a comment of SSE is not what they are used to.
     """
 

@@ -1,7 +1,6 @@
 """POST /v1/messages/count_tokens → {"input_tokens"}. `x-llm-token-count` says whether it is exact or estimated.
 
-A vendor that counts for nothing is asked; where there is none, or it fails, we count. Nothing is generated, so nothing is
-journalled, but the key's scope, its requests per minute and its concurrency hold.
+A vendor that counts for nothing is asked; where there is none, or it fails, we count. The key's scope and limits hold.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ import asyncio
 import msgspec
 
 from core.chat import ChatRequest
-from core.config import CallerSpec
 from core.errors import GatewayError, InvalidRequest, ProviderError
-from gateway import admission
+from gateway import admission, prompting
 from gateway.doors import anthropic_messages
-from gateway.doors.answer import JSON, Headers, Send, refuse, require_method, respond
+from gateway.doors.answer import JSON, Send, refuse, require_method, respond
 from gateway.doors.body import Receive, Scope
+from gateway.doors.counting import within_limits
 from gateway.doors.http import Gateway, forwarded
-from gateway.pipeline import Pipeline
-from gateway.router import Target, View, targets_for
+from gateway.doors.routing_fields import routed
+from gateway.router import Target, targets_for
 from models_registry.tokens import Count, count_conversation
 from monitoring import metrics
 
@@ -37,37 +36,20 @@ class MessagesCountDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, anthropic_messages.SCOPE)
-            request = anthropic_messages.parse_to_count(await self._gateway.body(scope, receive))
+            request = routed(anthropic_messages.parse_to_count(await self._gateway.body(scope, receive)))
+            if request.template is not None:
+                prompting.expand(request, view, caller, self._gateway.max_body_bytes)
             request.headers = forwarded(scope, anthropic_messages.FORWARDED)
-            headers, count = await _limited(pipeline, view, caller, request)
+            target = targets_for(view, caller, request)[0]
+            async with within_limits(pipeline, caller) as limits:
+                count = await _counted(target, request)
         except GatewayError as error:
             metrics.ERRORS.labels(error.code).inc()
             await refuse(receive, send, error, request_id, anthropic_messages)
             return
+        headers = [*limits, *target.headers, (b"x-llm-token-count", b"exact" if count.exact else b"estimated")]
         headers += [(name, request_id.encode()) for name in (b"x-request-id", anthropic_messages.REQUEST_ID_HEADER)]
-        headers.append((b"x-llm-token-count", b"exact" if count.exact else b"estimated"))
         await respond(send, 200, [JSON, *headers], msgspec.json.encode({"input_tokens": count.tokens}))
-
-
-async def _limited(pipeline: Pipeline, view: View, caller: CallerSpec, request: ChatRequest) -> tuple[Headers, Count]:
-    target = targets_for(view, caller, request)[0]
-    gate, passage = pipeline.manager.gate(caller), pipeline.manager.passage(caller, 0)
-    pipeline.enter()
-    try:
-        if passage is None:
-            gate.enter(0, pipeline.clock.monotonic())
-        else:
-            await passage.enter()
-        try:
-            count = await _counted(target, request)
-        finally:
-            if passage is None:
-                gate.leave(0, 0, pipeline.clock.monotonic())
-            else:
-                passage.leave(0)
-    finally:
-        pipeline.leave()
-    return [*(passage or gate).headers(pipeline.clock.monotonic()), *target.headers], count
 
 
 async def _counted(target: Target, request: ChatRequest) -> Count:

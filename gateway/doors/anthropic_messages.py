@@ -7,11 +7,13 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.errors import BudgetExhausted, GatewayError
+from gateway import prompting
 from gateway.doors import fields
 from gateway.doors.anthropic_reading import conversation
 from gateway.doors.anthropic_writing import stream_writer, whole
+from models_registry.prompt_building import Said
 
 __all__ = [
     "FIELD_NAMES",
@@ -24,6 +26,7 @@ __all__ = [
     "error_body",
     "parse",
     "parse_to_count",
+    "put_prompt",
     "speaks",
     "stream_error",
     "stream_writer",
@@ -51,6 +54,7 @@ FIELD_NAMES = {
 }
 
 _MAX_TOKENS = 10_000_000
+_SYSTEM_ROLES = ("system", "developer")
 _MAX_MESSAGES = 10_000  # Anthropic takes ten times as many; to translate those would hold up everybody else for a second
 
 
@@ -63,7 +67,7 @@ class _Counted(msgspec.Struct, kw_only=True):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=_MAX_MESSAGES)]
+    messages: Annotated[list[_Message], msgspec.Meta(max_length=_MAX_MESSAGES)] | msgspec.UnsetType = msgspec.UNSET
     system: str | list[msgspec.Raw] | None = None
     tools: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(max_length=10_000)] | None = None
 
@@ -77,6 +81,7 @@ class _Body(_Counted, kw_only=True):
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stop_sequences: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -87,26 +92,48 @@ _counted = msgspec.json.Decoder(_Counted)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. Anthropic's streams always tell their usage."""
     checked, raw = fields.read(body, _body)
-    return _request(checked.model, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None)
+    return _request(checked, raw, len(body), stream=bool(checked.stream), max_output_tokens=checked.max_tokens or None, cache=checked.cache)
 
 
 def parse_to_count(body: bytes) -> ChatRequest:
     """The body of count_tokens: a request that need not say how long its answer may be. Raises InvalidRequest."""
     checked, raw = fields.read(body, _counted)
-    return _request(checked.model, raw, len(body), stream=False, max_output_tokens=None)
+    return _request(checked, raw, len(body), stream=False, max_output_tokens=None)
 
 
-def _request(model: str, raw: dict[str, msgspec.Raw], body_bytes: int, *, stream: bool, max_output_tokens: int | None) -> ChatRequest:
-    fields.refuse_reserved(raw, "prompt")
+def _request(
+    checked: _Counted,
+    raw: dict[str, msgspec.Raw],
+    body_bytes: int,
+    *,
+    stream: bool,
+    max_output_tokens: int | None,
+    cache: CacheWish | None = None,
+) -> ChatRequest:
+    fields.drop_ours(raw)
+    template = fields.template_in(raw, checked.messages)
     return ChatRequest(
         dialect=_this,
-        model=model,
+        model=checked.model,
         stream=stream,
         wants_usage=True,
         max_output_tokens=max_output_tokens,
         body_bytes=body_bytes,
         fields=raw,
+        template=template,
+        cache=cache,
     )
+
+
+def put_prompt(raw: dict[str, msgspec.Raw], said: list[Said | msgspec.Raw]) -> None:
+    """The messages of a prompt template, before those of the body; what it says as the system stands before the body's system."""
+    system = [{"type": "text", "text": each.content} for each in said if isinstance(each, Said) and each.role in _SYSTEM_ROLES]
+    turns = [each for each in said if not isinstance(each, Said) or each.role not in _SYSTEM_ROLES]
+    if system:
+        own = msgspec.json.decode(raw["system"], type=str | list[msgspec.Raw] | None) if "system" in raw else None
+        blocks: list[Any] = [{"type": "text", "text": own}] if isinstance(own, str) else own or []
+        raw["system"] = msgspec.Raw(msgspec.json.encode([*system, *blocks]))
+    prompting.put_before(raw, turns)
 
 
 def speaks(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.clock import SystemClock
 from core.conversation import Conversation, Message, Text
 from core.errors import InvalidRequest
@@ -48,6 +48,7 @@ class _Body(msgspec.Struct):
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     suffix: str | None = None
     user: str | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -59,7 +60,7 @@ _KNOWN = frozenset(_Body.__struct_fields__)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields)
+    bodies.drop_ours(fields)
     require_texts(checked.prompt, "prompt")
     return ChatRequest(
         dialect=_this,
@@ -69,6 +70,7 @@ def parse(body: bytes) -> ChatRequest:
         max_output_tokens=checked.max_tokens,
         body_bytes=len(body),
         fields=fields,
+        cache=checked.cache,
     )
 
 

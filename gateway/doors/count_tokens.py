@@ -1,8 +1,12 @@
-"""POST /api/count-tokens: {"text" or "messages", "model"?} → {"tokens", "model", "exact"}. No vendor is asked."""
+"""POST /api/count-tokens: {"text" or "messages", "model"?} → {"tokens", "model", "exact"}. No vendor is asked.
+
+The key's scope and limits hold."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -13,6 +17,7 @@ from gateway import admission
 from gateway.doors import openai_chat
 from gateway.doors.answer import JSON, Send, require_method, respond, respond_error
 from gateway.doors.body import Receive, Scope
+from gateway.doors.counting import within_limits
 from gateway.doors.http import Gateway
 from gateway.router import View, default_alias, targets_of
 from models_registry.tokens import Count, count_conversation, count_text
@@ -40,15 +45,18 @@ class CountTokensDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             admission.require_scope(caller, "chat")
-            alias, count = await _count(view, caller, await self._gateway.body(scope, receive))
+            alias, counting = _wanted(view, caller, await self._gateway.body(scope, receive))
+            async with within_limits(pipeline, caller) as limits:
+                count = await asyncio.to_thread(counting)
         except GatewayError as error:
             await respond_error(receive, send, error, request_id)
             return
         body = msgspec.json.encode({"tokens": count.tokens, "model": alias, "exact": count.exact})
-        await respond(send, 200, [JSON, (b"x-request-id", request_id.encode())], body)
+        await respond(send, 200, [JSON, *limits, (b"x-request-id", request_id.encode())], body)
 
 
-async def _count(view: View, caller: CallerSpec, raw: bytes) -> tuple[str, Count]:
+def _wanted(view: View, caller: CallerSpec, raw: bytes) -> tuple[str, Callable[[], Count]]:
+    """The alias that is counted for, and what counts; it takes a while. Raises InvalidRequest, and what `targets_of` does."""
     try:
         raw.decode()
         body = _bodies.decode(raw)
@@ -59,6 +67,6 @@ async def _count(view: View, caller: CallerSpec, raw: bytes) -> tuple[str, Count
     alias = body.model or default_alias(view, caller)
     model_id = targets_of(view, caller, alias)[0].model.model_id
     if body.text is not None:
-        return alias, await asyncio.to_thread(count_text, body.text, model_id)
+        return alias, partial(count_text, body.text, model_id)
     request: ChatRequest = openai_chat.parse(msgspec.json.encode({"model": alias, "messages": body.messages}))
-    return alias, await asyncio.to_thread(count_conversation, request.conversation(), model_id)
+    return alias, partial(count_conversation, request.conversation(), model_id)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NoReturn, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect, StreamWriter
+from core.chat import CacheWish, ChatRequest, Dialect, StreamWriter
 from core.conversation import Conversation
 from core.errors import InvalidRequest
 from core.events import Result
@@ -31,6 +31,7 @@ class _Body(msgspec.Struct):
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     user: str | None = None
     stream: bool | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -40,7 +41,7 @@ _checked = msgspec.json.Decoder(_Body)
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields)
+    bodies.drop_ours(fields)
     require_texts(checked.input, "input")
     if checked.stream:
         raise InvalidRequest("Embeddings are not streamed; leave 'stream' out.", param="stream")
@@ -52,6 +53,7 @@ def parse(body: bytes) -> ChatRequest:
         max_output_tokens=None,
         body_bytes=len(body),
         fields=fields,
+        cache=checked.cache,
     )
 
 

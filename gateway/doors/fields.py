@@ -19,8 +19,6 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 _TOO_DEEP = "The JSON of the body is nested too deeply."
 _MAX_FIELDS = 1000
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-# Ours, not any vendor's, and without effect yet.
-_RESERVED = ("task_type", "models", "cache")
 
 
 def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, dict[str, msgspec.Raw]]:
@@ -52,11 +50,20 @@ def invalid(message: str) -> InvalidRequest:
     return InvalidRequest(f"{path}: {text}." if path else f"{text}.", param=path or None)
 
 
-def refuse_reserved(fields: Mapping[str, msgspec.Raw], *more: str) -> None:
-    """Raises InvalidRequest for a field of ours that does nothing yet; `more` are those that are a vendor's in other dialects."""
-    for name in (*_RESERVED, *more):
-        if name in fields:
-            raise InvalidRequest(f"{name!r} is not supported by this endpoint yet; leave it out.", param=name)
+def drop_ours(fields: dict[str, msgspec.Raw]) -> None:
+    """Takes out `cache`, which is ours and was read: no vendor is to judge it."""
+    fields.pop("cache", None)
+
+
+def template_in(fields: dict[str, msgspec.Raw], messages: object) -> msgspec.Raw | None:
+    """What the body says of a prompt template, taken out of `fields`. Raises InvalidRequest where there are no messages either."""
+    template = fields.pop("prompt", None)
+    if template is not None and bytes(template) == b"null":
+        template = None
+    if not messages and template is None:
+        missing = messages is msgspec.UNSET
+        raise invalid("Object missing required field `messages`" if missing else "Expected `array` of length >= 1 - at `$.messages`")
+    return template
 
 
 def unread_below(fields: Mapping[str, msgspec.Raw], struct: type, skip: Collection[str] = ()) -> list[str]:

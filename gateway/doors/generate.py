@@ -1,4 +1,7 @@
-"""POST /api/generate: one prompt, one text. The simplest dialect there is; always translated, so any chat model answers."""
+"""POST /api/generate: a prompt, as a text or by a template, and one text back. The simplest dialect there is.
+
+It is always translated, so any chat model answers.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ from typing import Annotated, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.config import CallerSpec
 from core.conversation import Conversation, Message, Text
 from core.errors import InvalidRequest
 from core.events import Begun, Content, Ended, RefusalDelta, Result, TextDelta
 from core.usage import Usage
 from gateway.doors import fields as bodies
+from gateway.doors import openai_messages
 from gateway.doors.answer import DoorDialect
 from gateway.doors.body import Scope
 from gateway.doors.http import Gateway, GenerationDoor
 from gateway.doors.openai_chat import error_body, stream_error
 from gateway.doors.openai_fields import reread
-from gateway.router import View, default_alias
+from gateway.router import AUTO, View, default_alias
 
 __all__ = ["NAME", "SCOPE", "GenerateDoor", "conversation", "error_body", "parse", "stream_error", "stream_writer", "whole"]
 
@@ -29,15 +33,27 @@ SCOPE = "chat"
 
 
 class _Body(msgspec.Struct):
-    prompt: Annotated[str, msgspec.Meta(min_length=1)]
+    prompt: Annotated[str, msgspec.Meta(min_length=1)] | dict[str, msgspec.Raw]
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     stream: bool | None = None
+    cache: CacheWish | None = None
+    task_type: str | None = None
+    models: list[str] | None = None
+
+
+class _Filled(msgspec.Struct):
+    """What a body is once a prompt template has been put into it."""
+
+    messages: list[openai_messages.Message]
+    max_tokens: int | None = None
+    temperature: float | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
 _checked = msgspec.json.Decoder(_Body)
+_filled = msgspec.json.Decoder(_Filled)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -53,7 +69,8 @@ class GenerateDoor(GenerationDoor):
 
     def read(self, body: bytes, scope: Scope, view: View, caller: CallerSpec) -> ChatRequest:
         request = parse(body)
-        request.model = request.model or default_alias(view, caller)
+        if not request.model:
+            request.model = AUTO if "task_type" in request.fields else default_alias(view, caller)
         request.fields = {**self._defaults, **request.fields}
         request.max_output_tokens = request.max_output_tokens or self._max_tokens
         return request
@@ -65,6 +82,7 @@ def parse(body: bytes) -> ChatRequest:
     for name in fields:
         if name not in _Body.__struct_fields__:
             raise InvalidRequest(f"{name!r} is not known here; this endpoint takes {', '.join(_Body.__struct_fields__)}.", param=name[:100])
+    template = fields.pop("prompt") if isinstance(asked.prompt, dict) else None
     return ChatRequest(
         dialect=_this,
         model=asked.model or "",
@@ -73,12 +91,19 @@ def parse(body: bytes) -> ChatRequest:
         max_output_tokens=asked.max_tokens,
         body_bytes=len(body),
         fields=fields,
+        template=template,
+        cache=asked.cache,
     )
 
 
 def conversation(fields: Mapping[str, msgspec.Raw]) -> Conversation:
     """See `core.chat.Dialect.conversation`."""
+    if "messages" in fields:
+        filled = reread(fields, _filled)
+        messages = openai_messages.read(filled.messages)
+        return Conversation(messages, max_output_tokens=filled.max_tokens, temperature=filled.temperature)
     asked = reread(fields, _checked)
+    assert isinstance(asked.prompt, str)
     return Conversation([Message("user", [Text(asked.prompt)])], max_output_tokens=asked.max_tokens, temperature=asked.temperature)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -11,15 +12,21 @@ from core.addresses import Network
 from core.chat import ChatRequest
 from core.config import CallerSpec
 from core.errors import GatewayError, NotAuthenticated, ServerBusy
-from gateway import admission
+from gateway import admission, prompting
 from gateway.doors.answer import DoorDialect, Send, id_header, refuse, require_method, server_down
 from gateway.doors.body import Receive, Scope, read_body
 from gateway.doors.exchange import Exchange, Timers
 from gateway.doors.idempotent import Idempotency, IdempotentExchange
+from gateway.doors.recording import Recording
+from gateway.doors.routing_fields import routed
 from gateway.pipeline import Generation, Pipeline
 from gateway.retry import client_timeout_s
 from gateway.router import View
 from monitoring import metrics
+from monitoring.body_queue import BodyQueue
+
+_OWN = frozenset({b"idempotency-key", b"x-llm-tag", b"x-llm-explain"})
+_NO = frozenset({b"", b"0", b"false"})
 
 
 class Gateway(msgspec.Struct, eq=False):
@@ -31,9 +38,11 @@ class Gateway(msgspec.Struct, eq=False):
     pipeline: Pipeline | None = None
     idempotency: Idempotency = msgspec.field(default_factory=Idempotency)
     timers: Timers = msgspec.field(default_factory=Timers)
+    body_bytes_per_s: int = 0
     not_ready_because: str = "the gateway is starting"
     stale: bool = False  # the database is away: what is not known may all the same exist
     trusted_proxies: Sequence[Network] = ()
+    bodies: BodyQueue | None = None  # for keys that want them kept; None = nobody's are
     draining: bool = False  # still serves, and says at /ready that it soon will not
 
     def live(self) -> Pipeline:
@@ -45,7 +54,7 @@ class Gateway(msgspec.Struct, eq=False):
     async def body(self, scope: Scope, receive: Receive) -> bytes:
         """Raises BodyTooLarge, RequestTimeout, ClientGone, ServerBusy."""
         try:
-            return await read_body(scope, receive, self.max_body_bytes, self.body_timeout_s)
+            return await read_body(scope, receive, self.max_body_bytes, self.body_timeout_s, self.body_bytes_per_s)
         except asyncio.CancelledError:  # nobody else cancels a request that is not being answered yet
             raise server_down() from None
 
@@ -86,7 +95,9 @@ class GenerationDoor:
             view = pipeline.manager.view
             caller = self._gateway.identify(view, scope)
             body = await self._gateway.body(scope, receive)
-            request = self.read(body, scope, view, caller)
+            request = routed(self.read(body, scope, view, caller))
+            if request.template is not None:
+                prompting.expand(request, view, caller, self._gateway.max_body_bytes)
         except GatewayError as error:
             if caller is None:
                 metrics.ERRORS.labels(error.code).inc()
@@ -96,15 +107,24 @@ class GenerationDoor:
             return
         if self._forwarded:
             request.headers = forwarded(scope, self._forwarded)
-        key, request.tag = _own_headers(scope["headers"])
+        key, request.tag, request.explain = _own_headers(scope["headers"])
         generation = Generation(pipeline, view, caller, request, request_id, scope["headers"])
-        if key is None:
-            await self._exchange(generation, send).run(receive, request.stream)
-            return
-        identity = (caller.key_id, key, scope["path"].encode() + body)
+        identity = None if key is None else (caller.key_id, key, scope["path"].encode() + body)
+        if caller.store_bodies and self._gateway.bodies is not None:
+            with Recording(send, self._gateway.bodies, caller, body, request_id, pipeline.clock.wall()) as recorded:
+                await self._answer(generation, request.stream, identity, scope, receive, recorded)
+        else:
+            await self._answer(generation, request.stream, identity, scope, receive, send)
+
+    def _answer(
+        self, generation: Generation, stream: bool, identity: tuple[str, str, bytes] | None, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[Any]:
+        """To be awaited. `identity`: of a request that must not be answered anew when it comes again."""
+        if identity is None:
+            return self._exchange(generation, send).run(receive, stream)
         patience_s = client_timeout_s(scope["headers"])
         once = IdempotentExchange(self._gateway.idempotency, generation, self._dialect, identity, patience_s)
-        await once.run(lambda recorded: self._exchange(generation, recorded).run(receive, request.stream), receive, send)
+        return once.run(lambda recorded: self._exchange(generation, recorded).run(receive, stream), receive, send)
 
     def _exchange(self, generation: Generation, send: Send) -> Exchange:
         return Exchange(generation, self._dialect, self._id_header, send, self._gateway.timers)
@@ -114,15 +134,18 @@ class GenerationDoor:
         return self._dialect.parse(body)
 
 
-def _own_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str | None, str]:
-    """The idempotency key, None where there is none, and the tag."""
-    key, tag = None, ""
+def _own_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str | None, str, bool]:
+    """The idempotency key, None where there is none; the tag; and whether the answer is to say why its model was chosen."""
+    key, tag, explain = None, "", False
     for name, value in headers:
-        if name == b"idempotency-key":
-            key = value.decode("latin-1")
-        elif name == b"x-llm-tag":
-            tag = value.decode("latin-1")
-    return key, tag
+        if name in _OWN:
+            if name == b"idempotency-key":
+                key = value.decode("latin-1")
+            elif name == b"x-llm-tag":
+                tag = value.decode("latin-1")
+            else:
+                explain = value not in _NO
+    return key, tag, explain
 
 
 def forwarded(scope: Scope, names: frozenset[bytes]) -> tuple[tuple[str, str], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from math import isinf
 from typing import Any
 
 import msgspec
@@ -42,7 +43,9 @@ class IdempotentExchange:
         self._generation = generation
         self._dialect = dialect
         self._identity = identity
+        self._patience_s = patience_s
         self._gives_up_at = shared.clock.monotonic() + min(shared.wait_s, patience_s)
+        self._leaves_at_s = None if isinf(patience_s) else asyncio.get_running_loop().time() + patience_s
 
     async def run(self, answering: Answering, receive: Receive, send: Send) -> None:
         try:
@@ -99,14 +102,23 @@ class IdempotentExchange:
         head: MutableMapping[str, Any] | None = None  # goes out with the first of the body: until then another answer is possible
         started = False
         try:
-            async for message in flight.follow():
-                if head is None:
-                    head = {**message, "headers": [*message["headers"], _REPLAYED]}
-                    continue
-                if not started:
-                    started = True
-                    await send(head)
-                await send({**message})
+            async with asyncio.timeout_at(self._leaves_at_s):
+                async for message in flight.follow():
+                    if head is None:
+                        head = {**message, "headers": [*message["headers"], _REPLAYED]}
+                        continue
+                    if not started:
+                        started = True
+                        await send(head)
+                    await send({**message})
+        except TimeoutError:
+            late = StillRunning(
+                f"The first request with this Idempotency-Key was not answered within {self._patience_s:g} s; ask again later."
+            )
+            if not started:
+                raise late from None
+            await self._break_off(late, send)
+            return True
         except asyncio.CancelledError:
             if not started:
                 raise server_down() from None

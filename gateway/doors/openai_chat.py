@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.errors import GatewayError
 from gateway.doors import fields as bodies
 from gateway.doors.openai_fields import StreamOptions
@@ -33,7 +33,7 @@ class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=2000)]
+    messages: Annotated[list[_Message], msgspec.Meta(max_length=2000)] | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: _Tokens | None = None
@@ -48,6 +48,7 @@ class _Body(msgspec.Struct):
     stop: str | Annotated[list[str], msgspec.Meta(max_length=16)] | None = None
     tools: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(max_length=1024)] | None = None
     user: str | None = None
+    cache: CacheWish | None = None
 
 
 _this = cast(Dialect, sys.modules[__name__])
@@ -58,7 +59,8 @@ _true, _with_usage = msgspec.Raw(b"true"), msgspec.Raw(b'{"include_usage":true}'
 def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`. `force_stream`: whatever the body says, stream with usage."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields, "prompt")
+    bodies.drop_ours(fields)
+    template = bodies.template_in(fields, checked.messages)
     if force_stream:
         fields["stream"] = _true
         fields["stream_options"] = _with_usage
@@ -74,6 +76,8 @@ def parse(body: bytes, *, force_stream: bool = False) -> ChatRequest:
         max_output_tokens=most,
         body_bytes=len(body),
         fields=fields,
+        template=template,
+        cache=checked.cache,
     )
 
 

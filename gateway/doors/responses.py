@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from core.chat import ChatRequest, Dialect
+from core.chat import CacheWish, ChatRequest, Dialect
 from core.conversation import Conversation, Effort, JsonOutput, Message, ReasoningWish, Text, Tool, ToolChoice
 from core.errors import GatewayError
 from gateway.doors import fields as bodies
@@ -54,6 +54,7 @@ class _Body(msgspec.Struct):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     tools: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(max_length=1024)] | None = None
+    cache: CacheWish | None = None
 
 
 class _Tool(msgspec.Struct):
@@ -123,7 +124,7 @@ _KNOWN = frozenset((*_Asked.__struct_fields__, "model", "stream", "background"))
 def parse(body: bytes) -> ChatRequest:
     """Raises InvalidRequest with the offending field in `param`."""
     checked, fields = bodies.read(body, _checked)
-    bodies.refuse_reserved(fields)
+    bodies.drop_ours(fields)
     if checked.background:
         raise invalid("background", "is not offered here: nobody could fetch the response; leave it out")
     return ChatRequest(
@@ -134,6 +135,7 @@ def parse(body: bytes) -> ChatRequest:
         max_output_tokens=checked.max_output_tokens,
         body_bytes=len(body),
         fields=fields,
+        cache=checked.cache,
     )
 
 

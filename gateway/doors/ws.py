@@ -26,10 +26,11 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from core.config import CallerSpec
 from core.errors import ClientGone, GatewayError, InvalidRequest, NotAuthenticated, ServerBusy
-from gateway import admission
+from gateway import admission, prompting
 from gateway.doors import openai_chat
 from gateway.doors.answer import server_down
 from gateway.doors.http import Gateway
+from gateway.doors.routing_fields import routed
 from gateway.pipeline import Generation
 
 MAX_GENERATIONS_PER_SOCKET = 20
@@ -103,7 +104,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             await self.close(_RESTARTS)
 
     async def connect(self) -> None:
-        if not _same_origin(self.scope["headers"]):
+        if not same_origin(self.scope["headers"]):
             await self.close()
             return
         try:
@@ -202,8 +203,11 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             raise ServerBusy(f"This socket runs {MAX_GENERATIONS_PER_SOCKET} generations, its limit; let one end first.", retry_after_s=1.0)
         caller = self._identify()
         pipeline = self._gateway.live()
-        request = openai_chat.parse(bytes(frame.request), force_stream=True)
-        generation = Generation(pipeline, pipeline.manager.view, caller, request, pipeline.request_id())
+        request = routed(openai_chat.parse(bytes(frame.request), force_stream=True))
+        view = pipeline.manager.view
+        if request.template is not None:
+            prompting.expand(request, view, caller, self._gateway.max_body_bytes)
+        generation = Generation(pipeline, view, caller, request, pipeline.request_id())
         task = asyncio.create_task(self._run(frame.id, generation))
         self._running[frame.id] = task
         task.add_done_callback(lambda _: self._done(frame.id))
@@ -274,7 +278,7 @@ def _chunks_of(piece: bytes) -> list[_Chunk]:
     return [_chunks.decode(line[5:]) for line in piece.replace(b"\r", b"\n").split(b"\n") if line.startswith(b"data:")]
 
 
-def _same_origin(headers: list[tuple[bytes, bytes]]) -> bool:
+def same_origin(headers: list[tuple[bytes, bytes]]) -> bool:
     """Browsers send Origin with every socket, and cookies or cached credentials with it; programs send none."""
     values = dict(headers)
     origin = values.get(b"origin")

@@ -17,8 +17,9 @@ from gateway.limits import Gate, Local, Slots, fresh_rate, one_of
 from gateway.rates import Bucket, Rate, shared_out
 from gateway.sharing.machine_adaptive import ADAPTIVE_DOUBLES, SharedAdaptive
 from gateway.sharing.machine_bucket import BUCKET_DOUBLES, SharedBucket
+from gateway.sharing.machine_directory import RegionFull
 from gateway.sharing.machine_folder import FOLDER_VARIABLE, WORKERS_VARIABLE
-from gateway.sharing.machine_region import Cell, Region, RegionFull
+from gateway.sharing.machine_region import Cell, Region
 from gateway.sharing.machine_window import Shared, SharedWindow
 
 _log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class Machine(Local):
                 _log.warning(
                     "a limit cannot be shared by the workers (%s), nor perhaps others after it: each worker holds limit ÷ %d; "
                     "set LLM_SHARED_LIMITS_BYTES higher",
-                    exc,
+                    str(exc),  # the exception itself would keep alive whoever asked
                     self.workers,
                 )
             return None

@@ -8,14 +8,15 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.sharing.machine_claims import Claims
 from gateway.sharing.machine_laid import Laid
-from gateway.sharing.peers import Heard
+from gateway.sharing.peers import CACHE_PREFIX, Heard
 
 _log = logging.getLogger(__name__)
 # The kernel holds more, but one message should not fill what it holds of many.
@@ -24,6 +25,7 @@ _MAX_MESSAGE_BYTES = 60_000
 _ATTEMPTS, _AGAIN_S = 5, 0.01
 _DISK_S = 0.05
 _READS_PER_TURN = 64
+T = TypeVar("T")
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -34,10 +36,12 @@ class _Message(msgspec.Struct, frozen=True):
 class MachinePeers:
     """See `gateway.sharing.peers.Peers`. `start` before anything is claimed or told; `listen` may come before it."""
 
-    def __init__(self, folder: Path, secret: bytes, wall: Callable[[], float], max_laid_bytes: int) -> None:
-        """`folder` is the one of `machine_folder`; `secret`, the same in every process, seals what is laid down."""
+    def __init__(self, folder: Path, secret: bytes, wall: Callable[[], float], max_laid_bytes: int, max_cache_bytes: int = 0) -> None:
+        """`folder` is the one of `machine_folder`; `secret`, the same in every process, seals what is laid down. What can be made again
+        at any time, the cache's, has room of its own, so that it takes none from what must last."""
         self._claims = Claims(folder / "claims")
         self._laid = Laid(folder / "laid", secret, wall, max_laid_bytes)
+        self._cached = Laid(folder / "cache", secret, wall, max_cache_bytes)
         self._sockets = folder / "sockets"
         self._listeners: dict[str, Heard] = {}
         self._decoder = msgspec.json.Decoder(_Message)
@@ -48,6 +52,7 @@ class MachinePeers:
         """Raises OSError where the folder is gone or cannot be written."""
         self._claims.open()
         self._laid.open()
+        self._cached.open()
         self._sockets.mkdir(mode=0o700, exist_ok=True)
         # An address may be 107 bytes long, a path longer: it is spelled by way of the open folder.
         self._folder_fd = os.open(self._sockets, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -92,15 +97,13 @@ class MachinePeers:
         self._listeners[kind] = heard
 
     async def lay(self, name: str, value: bytes, ttl_s: float) -> None:
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(_DISK_S):
-                await asyncio.to_thread(self._laid.put, name, value, ttl_s)
+        await _within(_DISK_S, partial(self._place_of(name).put, name, value, ttl_s))
 
     async def look(self, name: str) -> bytes | None:
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(_DISK_S):
-                return await asyncio.to_thread(self._laid.get, name)
-        return None
+        return await _within(_DISK_S, partial(self._place_of(name).get, name))
+
+    def _place_of(self, name: str) -> Laid:
+        return self._cached if name.startswith(CACHE_PREFIX) else self._laid
 
     @property
     def _name(self) -> str:
@@ -145,3 +148,11 @@ class MachinePeers:
                 heard(said.message)
             except Exception:
                 _log.exception("a message of another worker about %s was not understood", said.kind)
+
+
+async def _within(seconds: float, work: Callable[[], T]) -> T | None:
+    """What `work` gives, done by a thread. None where that fails, or takes longer; not where only the loop was held up meanwhile."""
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    done, _ = await asyncio.wait({working}, timeout=seconds)
+    working.add_done_callback(lambda ended: None if ended.cancelled() else ended.exception())
+    return working.result() if done and working.exception() is None else None

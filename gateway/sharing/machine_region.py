@@ -13,30 +13,26 @@ import logging
 import mmap
 import os
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
+
+from gateway.sharing.machine_directory import DOUBLE_BYTES, HEADER, Block, Directory, RegionFull, header
 
 _log = logging.getLogger(__name__)
-_MAGIC = 0x6C6C6D31
-_HEADER = struct.Struct("=QQQQ")  # magic, columns, entries of the directory, next free double
-_ENTRY = struct.Struct("=16sQII")  # digest of the name, first double, doubles without columns, doubles with them
-_DOUBLE_BYTES = 8
-_BYTES_PER_ENTRY = 256
-_MAX_PROBES = 64
+_MAGIC = 0x6C6C6D32
 # Bytes of the header that stand for a lock: of the directory, of whoever made the region, and of each column.
 _DIRECTORY_AT, _OWNER_AT, _COLUMNS_AT, MAX_COLUMNS = 0, 1, 64, 1024
-_DIRECTORY_STARTS = 4096
 # A lock is held for microseconds. A holder that was preempted lets go within this; one that is frozen costs it once.
 PATIENCE_S = 0.01
 _NAP_S = 0.0001
 _DIRECTORY_PATIENCE_S = 1.0
-
-
-class RegionFull(Exception):
-    """No room for another block, or nobody may look for any: the limit is shared out instead."""
+# Who found nothing to free looks again so much later.
+_LOOK_AGAIN_S = 10.0
 
 
 def can_share() -> bool:
@@ -49,9 +45,7 @@ def create(path: Path, size_bytes: int, columns: int) -> None:
     try:
         size_bytes -= size_bytes % mmap.PAGESIZE
         os.posix_fallocate(fd, 0, size_bytes)
-        entries = size_bytes // _BYTES_PER_ENTRY
-        first = (_DIRECTORY_STARTS + entries * _ENTRY.size) // _DOUBLE_BYTES
-        os.pwrite(fd, _HEADER.pack(_MAGIC, columns, entries, first), 0)
+        os.pwrite(fd, header(_MAGIC, size_bytes, columns), 0)
     finally:
         os.close(fd)
 
@@ -65,14 +59,18 @@ class Region:
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         with path.open("r+b") as file:
             self._bytes = mmap.mmap(file.fileno(), 0)
-        magic, self.columns, self._entries, _ = _HEADER.unpack_from(self._bytes, 0)
-        if magic != _MAGIC:
+        if HEADER.unpack_from(self._bytes, 0)[0] != _MAGIC:
             raise ValueError(f"{path} is no region of shared limits")
+        self._names = Directory(self._bytes)
+        self.columns = self._names.columns
         self.doubles: memoryview[float] = memoryview(self._bytes).cast("d")
         self.column = -1
         self.patience_s = patience_s
         self.unlocked = 0
-        self._cells: dict[str, Cell] = {}
+        self._cells: WeakValueDictionary[str, Cell] = WeakValueDictionary()
+        self._unused: list[Block] = []
+        self._in_directory = False
+        self._looks_again_at = 0.0
 
     def own(self) -> bool:
         """Holds the region as the one who made it. False = somebody does."""
@@ -83,20 +81,25 @@ class Region:
         for column in range(self.columns):
             if self._try_lock(_COLUMNS_AT + column):
                 self.column = column
-                for first, plain, whole in self._blocks():
-                    if whole > plain:
-                        self.doubles[first + plain + column] = 0.0
+                self._begin_with_nothing(column)
                 return
         raise RegionFull("every column is taken")
 
     def cell(self, name: str, doubles: int, *, tallied: bool = False) -> Cell:
         """The block called `name`, made of zeros where there is none; `tallied` ones have a double for each column besides.
-        Raises RegionFull."""
+        It is ours for as long as anyone here has the cell. Raises RegionFull."""
         cell = self._cells.get(name)
         if cell is None:
-            first, whole = self._find(hashlib.blake2b(name.encode(), digest_size=16).digest(), doubles, self.columns if tallied else 0)
-            cell = self._cells[name] = Cell(self, first, doubles, whole)
+            digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+            cell = self._cells[name] = Cell(self, self._find(digest, doubles, self.columns if tallied else 0))
         return cell
+
+    def unused(self, block: Block) -> None:
+        """Nobody here has its cell any more. Called whenever Python finds that out, also in the middle of anything."""
+        self._unused.append(block)
+        if self._file >= 0 and not self._in_directory and self._try_lock(_DIRECTORY_AT):
+            self._let_go()
+            self._unlock(_DIRECTORY_AT)
 
     def free_the_dead(self, tallies: memoryview[float]) -> None:
         """Zeroes what processes that are gone left in `tallies`. Their columns are held meanwhile, so that no new one counts there."""
@@ -121,26 +124,43 @@ class Region:
         if self.unlocked == 1:
             _log.warning("another worker holds the lock of a shared limit for too long; going on without it, and not saying so again")
 
-    def _find(self, digest: bytes, doubles: int, columns: int) -> tuple[int, int]:
-        """(first double, doubles) of the block."""
+    def _find(self, digest: bytes, doubles: int, columns: int) -> Block:
         with self._directory():
-            start = int.from_bytes(digest[:8], "little")
-            for probe in range(_MAX_PROBES):
-                at = _DIRECTORY_STARTS + (start + probe) % self._entries * _ENTRY.size
-                found, first, plain, whole = _ENTRY.unpack_from(self._bytes, at)
-                if not whole:
-                    return self._add(at, digest, doubles, doubles + columns)
-                if found == digest and plain == doubles:
-                    return first, whole
-        raise RegionFull("the directory is full")
+            self._let_go()
+            try:
+                block = self._names.find(digest, doubles, columns)
+            except RegionFull:
+                if not self._freed_the_unheld():
+                    raise
+                block = self._names.find(digest, doubles, columns)
+            self._names.hold(block, self.column, held=True)
+            return block
 
-    def _add(self, at: int, digest: bytes, plain: int, whole: int) -> tuple[int, int]:
-        *fixed, first = _HEADER.unpack_from(self._bytes, 0)
-        if first + whole > len(self.doubles):
-            raise RegionFull("the room for numbers is used up")
-        _HEADER.pack_into(self._bytes, 0, *fixed, first + whole)
-        _ENTRY.pack_into(self._bytes, at, digest, first, plain, whole)
-        return first, whole
+    def _freed_the_unheld(self) -> bool:
+        """Whether there is room that was not. A look at all blocks takes milliseconds, and is not taken in vain again and again."""
+        now = time.monotonic()
+        if now < self._looks_again_at:
+            return False
+        freed = self._names.free_the_unheld(self._lives)
+        self._looks_again_at = 0.0 if freed else now + _LOOK_AGAIN_S
+        return freed > 0
+
+    def _lives(self, column: int) -> bool:
+        if column == self.column or not self._try_lock(_COLUMNS_AT + column):
+            return True
+        self._unlock(_COLUMNS_AT + column)
+        return False
+
+    def _let_go(self) -> None:
+        while self._unused:
+            self._names.hold(self._unused.pop(), self.column, held=False)
+
+    def _begin_with_nothing(self, column: int) -> None:
+        with self._directory():
+            for block in self._names.blocks():
+                self._names.hold(block, column, held=False)
+                if block.whole > block.plain:
+                    self.doubles[block.first + block.plain + column] = 0.0
 
     @contextmanager
     def _directory(self) -> Iterator[None]:
@@ -150,16 +170,12 @@ class Region:
             if time.monotonic() > give_up_at:
                 raise RegionFull("the directory is held by a worker that does not go on")
             time.sleep(_NAP_S)
+        self._in_directory = True
         try:
             yield
         finally:
+            self._in_directory = False
             self._unlock(_DIRECTORY_AT)
-
-    def _blocks(self) -> Iterator[tuple[int, int, int]]:
-        for entry in range(self._entries):
-            _, first, plain, whole = _ENTRY.unpack_from(self._bytes, _DIRECTORY_STARTS + entry * _ENTRY.size)
-            if whole:
-                yield first, plain, whole
 
     def _try_lock(self, offset: int) -> bool:
         with suppress(OSError):
@@ -174,15 +190,20 @@ class Region:
 class Cell:
     """One block. `with cell:` nobody else changes `values` meanwhile; it may be entered again inside. `tallies` may be empty."""
 
-    __slots__ = ("_depth", "_free", "_region", "_stuck", "_take", "tallies", "values")
+    __slots__ = ("__weakref__", "_block", "_depth", "_free", "_region", "_stuck", "_take", "tallies", "values")
 
-    def __init__(self, region: Region, first: int, plain: int, whole: int) -> None:
+    def __init__(self, region: Region, block: Block) -> None:
+        self._region, self._block = region, block
+        _, _, first, plain, whole = block
         self.values = region.doubles[first : first + plain]
         self.tallies = region.doubles[first + plain : first + whole]
-        self._region = region
-        self._take, self._free = region.locks_of(first * _DOUBLE_BYTES)
+        self._take, self._free = region.locks_of(first * DOUBLE_BYTES)
         self._depth = 0
         self._stuck = False
+
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ending():
+            self._region.unused(self._block)
 
     def __enter__(self) -> None:
         self._depth += 1

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 Heard = Callable[[Mapping[str, Any]], None]
+# What is laid down under such a name can be made again at any time.
+CACHE_PREFIX = "cache:"
 
 
 class Peers(Protocol):

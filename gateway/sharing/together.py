@@ -25,9 +25,12 @@ _PART = 16
 class Together:
     """`cluster` is None without Redis. `secret` is the same in every process, `on_machines` is told how many machines serve."""
 
-    def __init__(self, redis: Address | None, secret: bytes, max_laid_bytes: int, on_machines: Callable[[int], None]) -> None:
+    def __init__(
+        self, redis: Address | None, secret: bytes, max_laid_bytes: int, on_machines: Callable[[int], None], max_cache_bytes: int = 0
+    ) -> None:
+        """`max_cache_bytes`: of what is laid down under names of the cache, which is apart from the rest."""
         folder = os.environ.get(FOLDER_VARIABLE)
-        self._machine = MachinePeers(Path(folder), secret, time.time, max_laid_bytes) if folder else None
+        self._machine = MachinePeers(Path(folder), secret, time.time, max_laid_bytes, max_cache_bytes) if folder else None
         here: Peers = Alone() if self._machine is None else self._machine
         self.peers = here
         self.cluster: Cluster | None = None

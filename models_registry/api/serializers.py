@@ -26,7 +26,7 @@ class LLMModelSerializer(StrictModel):
         fields = (
             *("id", "provider", "model_id", "alias", "model_type", "is_active", "visibility", "priority"),
             *("context_window", "max_output_tokens", "capabilities", "quality"),
-            *("unsupported_params", "over_long", "rate_limit", "tested", "tested_at"),
+            *("unsupported_params", "over_long", "cache_ttl_s", "rate_limit", "tested", "tested_at"),
         )
         read_only_fields = ("tested", "tested_at")
 
@@ -41,12 +41,26 @@ class RouteSerializer(StrictModel):
 
     targets = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Aliases of models, tried one after the other; those of one alias by their `priority`.",
+        help_text="Aliases of models, in the order of `strategy`; those of one alias by their `priority`.",
+    )
+    weights = serializers.DictField(
+        child=serializers.IntegerField(),
+        required=False,
+        help_text='For the strategy `weighted`: alias → 1 to 1000, e.g. {"gpt-4o": 3}. Without one: 1.',
+    )
+    fallbacks = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Aliases of models, tried one after the other when the targets failed."
+    )
+    task_types = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text='Requests for "auto" with one of these come here, and queued tasks of it.'
     )
 
     class Meta:
         model = Route
-        fields = ("id", "alias", "description", "is_active", "visibility", "targets", "degrade_to", "fixed_answer")
+        fields = (
+            *("id", "alias", "description", "is_active", "visibility", "targets", "strategy", "weights", "fallbacks", "task_types"),
+            *("degrade_to", "fixed_answer", "cache_ttl_s"),
+        )
 
 
 def _amount(*, required: bool, help_text: str) -> serializers.DecimalField:

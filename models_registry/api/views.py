@@ -42,7 +42,8 @@ class LLMModelViewSet(ModelViewSet):
 class RouteViewSet(ModelViewSet):
     """Names that callers use for a chain of models. A route comes before a model of the same name.
 
-    The models of `targets` are tried one after the other; then those of `degrade_to`, also where no more retries are left, and
+    The models of `targets` are tried in the order of `strategy`: `priority` (as listed), `weighted`, `cost`, `speed`, `quality` or
+    `least_busy`; then `fallbacks`, as listed; then those of `degrade_to`, also where no more retries are left, and
     then `fixed_answer` is given, which calls no vendor and costs nothing. Such an answer has the header `x-llm-degraded: 1`.
     """
 

@@ -90,6 +90,8 @@ class ProviderIdOrName(IdOrName):
 
 
 class StatsFilters(StrictFilters):
+    """Of rollups of either kind."""
+
     since = django_filters.IsoDateTimeFilter(
         method="ignore", help_text=f"From the hour of this moment on, ISO 8601; {DEFAULT_DAYS} days before `until` by default."
     )
@@ -107,10 +109,6 @@ class StatsFilters(StrictFilters):
     task_type = django_filters.CharFilter()
     tag = django_filters.CharFilter(help_text="What requests said they were for.")
 
-    class Meta:
-        model = Rollup
-        fields: list[str] = []
-
     def ignore(self, queryset: QuerySet[Any], name: str, value: Any) -> QuerySet[Any]:
         """Says which time is summed and how, which is not a matter of columns."""
         return queryset
@@ -119,6 +117,9 @@ class StatsFilters(StrictFilters):
 class RequestFilters(_Log):
     provider = django_filters.CharFilter(field_name="provider_name", help_text="Name.")
     status = django_filters.NumberFilter(field_name="status_code", min_value=100, max_value=599, help_text="What the client got, e.g. 429.")
+    prompt = Label(field_name="prompt_name", help_text="Name of the prompt template that was filled in.")
+    prompt_version = django_filters.NumberFilter(min_value=1, max_value=2_147_483_647)
+    cache = django_filters.ChoiceFilter(choices=RequestLog.Cache.choices, help_text="What the cache had to do with it.")
 
     class Meta:
         model = RequestLog

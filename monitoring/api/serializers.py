@@ -49,13 +49,61 @@ class UsageRecordSerializer(_Log):
 
 
 class RequestLogSerializer(_Log):
+    prompt = serializers.CharField(source="prompt_name", read_only=True, help_text="The template that was filled in; empty = none.")
+    saved = Micros(source="saved_micros")
+
     class Meta:
         model = RequestLog
         fields = read_only_fields = (
             *("request_id", "started_at", "team", "team_id", "key", "key_id", "dialect", "provider", "model", "model_id", "streamed"),
             *("status_code", "error_code", "error_message", "attempts", "total_tokens", "cost", "currency"),
-            *("duration_ms", "first_token_ms", "config_version", "dropped", "user", "task_type", "tag"),
+            *("cache", "saved", "duration_ms", "first_token_ms", "config_version", "dropped", "user", "task_type", "tag"),
+            *("prompt", "prompt_version"),
         )
+
+
+class _CandidateSerializer(serializers.Serializer):
+    place = serializers.IntegerField(allow_null=True, help_text="When it was to be asked, from 1; null = rejected.")
+    alias = serializers.CharField()
+    provider = serializers.CharField()
+    model = serializers.CharField(help_text="The vendor's name for it.")
+    stage = serializers.CharField(help_text="Who named it: a route, its fallbacks, the request; all of one stage come before the next.")
+    strategy = serializers.CharField(help_text="By which those of one stage were put in order.")
+    rejected = serializers.BooleanField()
+    reason = serializers.CharField()
+
+
+class _AttemptSerializer(serializers.Serializer):
+    attempt = serializers.IntegerField()
+    alias = serializers.CharField()
+    provider = serializers.CharField()
+    model = serializers.CharField()
+    status = serializers.CharField()
+    error_code = serializers.CharField()
+    vendor_status = serializers.IntegerField()
+    finish_reason = serializers.CharField()
+    started_at = serializers.DateTimeField()
+    duration_ms = serializers.IntegerField()
+    first_token_ms = serializers.IntegerField(allow_null=True)
+
+
+class ExplanationSerializer(serializers.Serializer):
+    """Why this model: who there was to choose from, the reason for each place and each rejection, and what became of it."""
+
+    request_id = serializers.CharField()
+    asked = serializers.CharField(help_text="The model as the request named it, e.g. auto.")
+    task_type = serializers.CharField()
+    config_version = serializers.IntegerField()
+    status_code = serializers.IntegerField()
+    error = serializers.DictField(child=serializers.CharField(), allow_null=True, help_text="`code` and `message` of a failed request.")
+    answered_by = serializers.DictField(child=serializers.CharField(), allow_null=True, help_text="`provider` and `model`.")
+    chosen = serializers.BooleanField(help_text="false: the request named its model, and the candidates are those that were asked.")
+    needs = serializers.ListField(child=serializers.CharField(), help_text="Of tools, json, json_schema, images.")
+    input_tokens = serializers.IntegerField(allow_null=True, help_text="As estimated before the call.")
+    output_tokens = serializers.IntegerField(allow_null=True, help_text="As assumed for the comparison.")
+    draw = serializers.FloatField(allow_null=True, help_text="The chance that a weighted choice used, 0 to below 1.")
+    candidates = _CandidateSerializer(many=True)
+    attempts = _AttemptSerializer(many=True)
 
 
 _BY_CURRENCY = 'By currency, e.g. {"USD": "0.0123"}.'
@@ -111,3 +159,15 @@ class UsageStatsSerializer(_StatsSerializer):
 class CostStatsSerializer(_StatsSerializer):
     rows = CostSumSerializer(many=True)
     totals = CostSumSerializer()
+
+
+class _BodySerializer(serializers.Serializer):
+    text = serializers.CharField(help_text="The first bytes, as text.")
+    bytes = serializers.IntegerField(help_text="Of the whole body.")
+    cut = serializers.BooleanField(help_text="Whether `text` is only its beginning.")
+
+
+class RequestBodiesSerializer(serializers.Serializer):
+    request_id = serializers.CharField()
+    request = _BodySerializer()
+    response = _BodySerializer()

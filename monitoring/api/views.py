@@ -8,17 +8,23 @@ from typing import Any
 from django.utils import timezone
 from django_filters.utils import translate_validation
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.exceptions import ErrorDetail, NotFound, ValidationError
 from rest_framework.generics import GenericAPIView
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
-from monitoring import audit, stats
+from monitoring import audit, bodies, stats
 from monitoring.api.csv import CSVRenderer
 from monitoring.api.filters import RequestFilters, StatsFilters, UsageFilters
-from monitoring.api.serializers import CostStatsSerializer, RequestLogSerializer, UsageRecordSerializer, UsageStatsSerializer
+from monitoring.api.serializers import (
+    CostStatsSerializer,
+    RequestBodiesSerializer,
+    RequestLogSerializer,
+    UsageRecordSerializer,
+    UsageStatsSerializer,
+)
 from monitoring.models import AuditEvent, LabelRollup, RequestLog, Rollup, UsageRecord
 
 
@@ -34,11 +40,26 @@ class UsageRecordViewSet(ReadOnlyModelViewSet):
 class RequestLogViewSet(ReadOnlyModelViewSet):
     """One row for each client request, newest first."""
 
-    queryset = RequestLog.objects.all()
+    queryset = RequestLog.objects.defer("decision")
     serializer_class = RequestLogSerializer
     filterset_class = RequestFilters
     lookup_field = "request_id"
     keyset = "-id"
+    permission_for = {"bodies": "monitoring.view_requestbody"}
+
+    @extend_schema(responses=RequestBodiesSerializer)
+    def bodies(self, request: Request, request_id: str) -> Response:
+        """What was asked and answered, word for word, where the API key has that kept. That it was read is in the audit trail."""
+        found = bodies.read(self.get_object())
+        if found is None:
+            raise NotFound("No bodies are kept of this request: its API key does not have them kept, or it was too long ago.")
+        return Response(
+            {
+                "request_id": found.request_id,
+                "request": bodies.shown(found.request, found.request_bytes),
+                "response": bodies.shown(found.response, found.response_bytes),
+            }
+        )
 
 
 class _Sums(GenericAPIView):

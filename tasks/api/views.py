@@ -17,6 +17,7 @@ from access.api.key_authentication import ApiKeyAuthentication, Program
 from core.errors import GatewayError, InvalidRequest
 from tasks import queue, service
 from tasks.api import serializers as shapes
+from tasks.api.filters import TaskFilters
 from tasks.models import Task
 from tasks.service import Submission, Submitter
 
@@ -41,6 +42,7 @@ class TaskViewSet(GenericViewSet):
     queryset = Task.objects.all()
     keyset = "-created_at"
     serializer_class = shapes.TaskShown
+    filterset_class = TaskFilters
     authentication_classes = [ApiKeyAuthentication, *cast(Any, api_settings.DEFAULT_AUTHENTICATION_CLASSES)]
     permission_for = {
         "create": "tasks.add_task",
@@ -66,7 +68,7 @@ class TaskViewSet(GenericViewSet):
         return Response({"batch_id": rows[0].batch, "tasks": tasks}, status=202)
 
     def list(self, request: Request) -> Response:
-        rows = self.get_queryset()
+        rows = self.filter_queryset(self.get_queryset())
         if isinstance(request.user, Program):
             rows = rows.filter(key=request.user.key)
         page = self.paginate_queryset(rows)

@@ -15,6 +15,7 @@ from access.budgets import correct
 from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
 from access.services import create_api_key, create_personal_token
 from models_registry.models import LLMModel, Route
+from models_registry.prompt_services import add_shipped_prompts
 from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import RequestLog, UsageRecord
 from providers.models import Provider
@@ -73,6 +74,7 @@ def world(db: None) -> World:
     set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=timezone.now() - timedelta(days=1))
     set_exchange_rate(base="CNY", quote="USD", rate="0.1404")
     route = Route.objects.create(alias="main", targets=["gpt-4o"], fixed_answer="Later.")
+    add_shipped_prompts()
     team = Team.objects.create(name="search")
     key, key_plaintext = create_api_key(name="crawler", team=team)
     budget = Budget.objects.create(team=team, kind="requests", limit=100)

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from core.choice import Candidate, Decision, Stage, decided, stored
 from monitoring.models import RequestLog, UsageRecord
 from tests.admin.conftest import World, make_request
 
@@ -187,3 +188,17 @@ def test_a_request_shows_its_attempts(root: Client, world: World, django_assert_
     assert "EUR" not in page
     assert "&lt;b&gt;bold vendor" in page
     assert "Estimated: refused (prompt_tokens &lt;i&gt;-5&lt;/i&gt;)" in page
+
+
+def test_a_request_that_was_chosen_for_shows_why(root: Client, world: World) -> None:
+    candidates = Candidate(0, "gpt-4o", "vendor", "gpt", quality=70), Candidate(0, "<i>mini", "vendor", "m", lacks="no <b>tools")
+    decision = decided(Decision("auto", "translation", (Stage("route words", "quality"),), ("tools",), 9, 9, 9, 0.0, "USD", candidates))
+    url = reverse("admin:monitoring_requestlog_change", args=[world.request.pk])
+    assert "Why this model" not in root.get(url).content.decode()
+    RequestLog.objects.update(decision=stored(decision), alias="auto")
+    page = root.get(url).content.decode()
+    assert "Why this model" in page
+    assert "quality 70 of 100" in page
+    assert "no &lt;b&gt;tools" in page
+    assert "&lt;i&gt;mini" in page
+    assert "needs tools" in page

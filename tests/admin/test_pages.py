@@ -28,6 +28,7 @@ def test_everything_people_manage_is_registered() -> None:
         "gateway_config_configversion",
         "models_registry_exchangerate",
         "models_registry_llmmodel",
+        "models_registry_prompttemplate",
         "models_registry_route",
         "monitoring_auditevent",
         "monitoring_budgetentry",

@@ -1,18 +1,38 @@
-"""Queued work against a live server, and against one whose worker is killed."""
+"""Queued work against live servers: the same tests on the engine within a server, and on the one with workers of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.e2e import wire
+from tests.e2e.conftest import QUICK
 from tests.e2e.control import Control, unique, until
 from tests.e2e.vendor import Vendor
+from tests.engines import TaskWorker, postgres_database
+from tests.live import LiveServer
 
 pytestmark = pytest.mark.process
 TASKS = "/api/v1/tasks"
+
+
+@pytest.fixture(scope="module", params=["embedded", "distributed"])
+def control(request: pytest.FixtureRequest, control: Control, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    if request.param == "embedded":
+        yield control
+        return
+    state_dir = tmp_path_factory.mktemp("distributed")
+    with postgres_database("tasks") as url:
+        env = {**QUICK, "DATABASE_URL": url}
+        with LiveServer(state_dir, env={**env, "LLM_MAX_WORKERS": "0"}) as live:
+            worker = TaskWorker(state_dir, concurrency=200, env=env)
+            try:
+                yield Control(live.base_url, live.admin_token or "", live.api_key or "")
+            finally:
+                assert worker.end() == 0, worker.log.read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +120,51 @@ def test_tasks_are_seen_by_their_key_alone(control: Control, key: str) -> None:
     assert control.call("GET", f"{TASKS}/{task_id}")["task_id"] == task_id
 
 
+def process(control: Control, key: str, **body: Any) -> wire.Answer:
+    headers = body.pop("headers", {})
+    return call(control, "POST", "/api/v1/process/sync", key, {"type": "custom", "prompt": "hi", **body}, **headers)
+
+
+def test_a_client_that_waits_is_answered_when_it_is_done(control: Control, vendor: Vendor, key: str) -> None:
+    provider = control.provider(vendor.base_url)
+    alias, dead = (control.model(provider, name)["alias"] for name in ("ok@tokens=3,ttfb=0.3", "fault-500"))
+    control.apply()
+    done = process(control, key, config={"model": alias})
+    assert (done.status, done.json["status"], done.json["attempts"]) == (200, "completed", 1)
+    assert call(control, "GET", f"{TASKS}/{done.json['task_id']}", key).json["result"] == done.json["result"]
+    failed = process(control, key, config={"model": dead, "max_attempts": 1})
+    assert (failed.status, failed.json["status"], failed.json["error"]["code"]) == (502, "failed", "upstream_error")
+    for refused, status in ((process(control, key, type="poetry"), 400), (process(control, "sk-llmc-wrong"), 401)):
+        assert (refused.status, len(refused.json["errors"])) == (status, 1)
+    assert wire.call(control.base_url, "GET", "/api/v1/process/sync").status == 405
+
+
+def test_a_client_whose_time_is_up_or_who_leaves_cancels(control: Control, vendor: Vendor) -> None:
+    key = control.new_key(scopes=["tasks"])["key"]
+    alias = control.model(control.provider(vendor.base_url), "fault-stall")["alias"]
+    control.apply()
+    answer = process(control, key, config={"model": alias, "timeout": 2})
+    assert (answer.status, answer.json["errors"][0]["code"]) == (504, "timeout")
+    body, headers = {"type": "custom", "prompt": "hi", "config": {"model": alias}}, {"Authorization": f"Bearer {key}"}
+    with pytest.raises(TimeoutError):
+        wire.call(control.base_url, "POST", "/api/v1/process/sync", body=body, headers=headers, timeout_s=1)
+
+    def states() -> list[str]:
+        return [task["status"] for task in call(control, "GET", TASKS, key).json["results"]]
+
+    until(lambda: states() == ["cancelled"] * 2, "both are cancelled", timeout_s=60)
+
+
+def test_waiting_clients_with_one_key_get_one_answer(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "ok@tokens=3,ttfb=0.5")["alias"]
+    control.apply()
+    mark, once = unique("mark"), {"Idempotency-Key": unique("once")}
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: process(control, key, prompt=mark, config={"model": alias}, headers=once), range(50)))
+    assert {(answer.status, answer.body) for answer in answers} == {(200, answers[0].body)}
+    assert len(vendor.calls(mark)) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "attr"),
     [
@@ -112,6 +177,14 @@ def test_tasks_are_seen_by_their_key_alone(control: Control, key: str) -> None:
 def test_bad_input_is_named(control: Control, key: str, body: Any, attr: str) -> None:
     answer = call(control, "POST", TASKS, key, body)
     assert (answer.status, answer.json["errors"][0]["attr"]) == (400, attr)
+
+
+def test_a_body_beyond_the_limit_is_refused(control: Control, key: str) -> None:
+    body = {"type": "custom", "prompt": "x" * (4 * 2**20)}
+    for path in (TASKS, f"{TASKS}/batch", "/api/v1/process/sync"):
+        assert call(control, "POST", path, key, body).status == 413, path
+    long = call(control, "POST", TASKS, key, {"type": "custom", "prompt": "x" * 1_000_001})
+    assert (long.status, long.json["errors"][0]["attr"]) == (400, "prompt")
 
 
 def test_a_batch_of_too_many_is_refused(control: Control, key: str) -> None:

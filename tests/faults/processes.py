@@ -14,7 +14,8 @@ from tests.live import alive, children_of, environment
 
 T = TypeVar("T")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY")
-_NOT_HANDED_DOWN = ("REDIS_URL", "PROMETHEUS_MULTIPROC_DIR")
+# Bytecode that may not be kept makes every start compile the product anew, which no installation does.
+_NOT_HANDED_DOWN = ("REDIS_URL", "PROMETHEUS_MULTIPROC_DIR", "PYTHONDONTWRITEBYTECODE")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -28,12 +28,13 @@ __path__ = [*__path__, *importlib.import_module("{app}.migrations").__path__]
 """
 MIGRATION = """
 from django.db import migrations, models
+from monitoring.migration_steps import AddColumn
 
 class Migration(migrations.Migration):
     dependencies = [("{app}", "{last}")]
     operations = [
-        migrations.AddField("{model}", "throwaway", models.CharField(max_length=40, null=True)),
-        migrations.AddField("{model}", "counted", models.IntegerField(db_default=0)),
+        AddColumn("{model}", "throwaway", models.CharField(max_length=40, null=True)),
+        AddColumn("{model}", "counted", models.IntegerField(db_default=0)),
         migrations.AddIndex("{model}", models.Index(fields=["{column}", "counted"], name="throwaway_{app}")),
     ]
 """
@@ -51,6 +52,7 @@ UsageRecord.objects.bulk_create(rows, batch_size=500)
 def test_f16_a_migration_while_serving(stage: Stage, size: LoadSize, judge: Judge, tmp_path: Path) -> None:
     """An administrator changes a limit again and again meanwhile: how long that takes at most is how long a lock is held."""
     manage(stage, "shell", "-v", "0", "-c", FILL % OLD_RECORDS)
+    manage(stage, "rebuild_rollups")
     alias = stage.model("ok@tokens=20,delay=0.02")
     key = stage.api_key()
     load = stage.load(alias, size, key=key["key"])

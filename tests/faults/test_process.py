@@ -7,18 +7,20 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from tests.faults.figures import Attempt, Figures, recovery_s
 from tests.faults.judge import Judge
-from tests.faults.loads import LoadSize
+from tests.faults.loads import FULL, LoadSize
 from tests.faults.machine import Death, Machine
 from tests.faults.stage import Stage
 
 KILLS, KILL_EVERY_S = 10, 4.0
+LONGEST_S = 20.0  # that a busy machine may take to replace one, the load beside it
 KILLS_IN_REPLAY = 20
-READY_S = 5.0  # or, on a machine too busy for that, twice what it took to start with nothing to replay
+READY_S = 5.0  # or, where the machine is not known to be free, twice what it took to start with nothing to replay
 TOKENS = 40
 PERIOD_S = TOKENS * 0.02
 MODEL = f"ok@tokens={TOKENS},delay=0.02"
@@ -30,13 +32,15 @@ BYTES_PER_TOKEN = 4  # how the product counts what no vendor counted
 def test_f01_one_of_two_workers_killed_ten_times_under_load(stage: Stage, size: LoadSize, judge: Judge) -> None:
     """Each time the one that has served longest, when the one before was replaced: otherwise it would be an outage."""
     alias = stage.model(MODEL)
-    load = stage.load(alias, size._replace(seconds=KILLS * KILL_EVERY_S + 30), spread_s=PERIOD_S, reconnect_every=2)
+    load = stage.load(alias, size._replace(seconds=KILLS * LONGEST_S), spread_s=PERIOD_S, reconnect_every=2)
     by_age = stage.machine.workers()
     load.wait_until(1)
+    replaced_s: list[float] = []
     for _ in range(KILLS):
         began = time.monotonic()
         killed = stage.machine.kill_worker(by_age.pop(0))
-        stage.machine.wait_replaced(killed)
+        stage.machine.wait_replaced(killed, timeout_s=60)
+        replaced_s.append(time.monotonic() - began)
         assert by_age[0] in stage.machine.workers(), "a kill took the other worker along"
         by_age += [pid for pid in stage.machine.workers() if pid not in by_age]
         time.sleep(max(0.0, began + KILL_EVERY_S - time.monotonic()))
@@ -52,6 +56,8 @@ def test_f01_one_of_two_workers_killed_ten_times_under_load(stage: Stage, size: 
     judge("F01", "short answers", figures.short, at_most=0, why=figures.explain())
     _judge_drift(judge, "F01", figures, stage.deaths)
     judge("F01", "REC", slowest_s, at_most=3, unit="s", why=figures.explain())
+    if size == FULL:  # how long a start takes is a matter of processors, of which CI has few
+        judge("F01", "another worker serves in its place after, median", median(replaced_s), at_most=3, unit="s", why=str(replaced_s))
 
 
 @pytest.mark.short("both")
@@ -73,7 +79,7 @@ def test_f02_everything_killed_under_load_and_started_again(stage: Stage, size: 
     judge("F02", "USE_LOST", figures.use_lost, at_most=0, why=figures.explain())
     judge("F02", "DUP", figures.dup, at_most=0, why=figures.explain())
     judge("F02", "short answers", figures.short, at_most=0, why=figures.explain())
-    judge("F02", "time to ready", ready_s, at_most=max(READY_S, 2 * stage.machine.first_start_s), unit="s")
+    judge("F02", "time to ready", ready_s, at_most=READY_S if size == FULL else max(READY_S, 2 * stage.machine.first_start_s), unit="s")
     _judge_drift(judge, "F02", figures, stage.deaths)
 
 

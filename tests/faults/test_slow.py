@@ -23,6 +23,7 @@ pytestmark = ON_SQLITE
 NEVER_OPENS = {"fail_max": 1000, "reset_timeout_s": 1}
 LIMIT_S = 2.0  # of silence, before and in the middle of an answer
 TOTAL_S = 3.0
+TRICKLE_S = 0.2  # between two bytes
 ONCE = LoadSize(6, 0.5, 0, 0)  # three clients stream, three do not, and each asks once: what it meets takes longer
 SLOW_S, KEEPALIVE_S = 4.0, 1.0
 IN_FLIGHT = 200
@@ -46,7 +47,8 @@ def test_f18_f20_f26_waiting_has_an_end(new_stage: Callable[..., Stage], judge: 
     stalled = slow("fault-stall-midstream@delay=0.01", idle_s=LIMIT_S)
     dripping = slow("fault-drip", total_s=TOTAL_S)
     twice = slow("fault-stall", "fault-drip", first_byte_s=LIMIT_S, total_s=TOTAL_S)
-    loads = [stage.load(alias, ONCE) for alias in (silent, helped, stalled, dripping, twice)]
+    trickling = slow(f"fault-drip@delay={TRICKLE_S}", idle_s=LIMIT_S)
+    loads = [stage.load(alias, ONCE) for alias in (silent, helped, stalled, dripping, twice, trickling)]
     rows = sum((load.history() for load in loads), History())
     figures = stage.check(rows)
 
@@ -56,6 +58,7 @@ def test_f18_f20_f26_waiting_has_an_end(new_stage: Callable[..., Stage], judge: 
     judge_stall(judge, of(silent), of(helped), [attempt for attempt in figures.attempts if attempt.row in of(silent)])
     judge_stall_midstream(judge, of(stalled), [attempt for attempt in figures.attempts if attempt.row in of(stalled)])
     judge_drip(judge, of(dripping) + of(twice))
+    judge_trickle(judge, of(trickling))
     judge("F18", "ERRQ", figures.errq_pct, at_least=100, unit="%", why=figures.explain())
     drift = stage.check(of(stalled).where(lambda row: row.stream))
     judge("F20", "DRIFT of streams", drift.drift_pct, at_most=0.1, unit="%", why=drift.explain())
@@ -88,6 +91,15 @@ def judge_drip(judge: Judge, rows: History) -> None:
     off_s = max(abs(row.latency_s - TOTAL_S) for row in rows)
     judge("F26", "cut beside the deadline", off_s, at_most=1, unit="s", why=latencies(rows))
     judge("F26", "answers that seem whole", len(rows.ok) + len(rows.unknown), equals=0, why=str(rows.statuses()))
+
+
+def judge_trickle(judge: Judge, rows: History) -> None:
+    """Its deadline is minutes away; fewer bytes than LLM_MIN_PROGRESS_BYTES are silence all the same."""
+    slowest_s = max(row.latency_s for row in rows)
+    judge(
+        "F26", "a byte now and then is given up after, limit of silence 2 s", slowest_s, at_most=LIMIT_S + 1, unit="s", why=latencies(rows)
+    )
+    judge("F26", "answers of a trickle that seem whole", len(rows.ok) + len(rows.unknown), equals=0, why=str(rows.statuses()))
 
 
 def latencies(rows: Iterable[Row]) -> str:

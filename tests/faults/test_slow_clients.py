@@ -20,9 +20,10 @@ from tests.faults.stage import Stage
 
 UNREAD, UNREAD_MB, WRITE_TIMEOUT_S = 50, 100, 5
 RECEIVE_BYTES = 4096
-HALF_OPEN, HEAD_TIMEOUT_S, BODY_TIMEOUT_S = 500, 10, 30
+HALF_OPEN, HEAD_TIMEOUT_S, SLOW_BODY_S = 500, 10, 10  # a body of a byte a second is slower than LLM_BODY_BYTES_PER_S
 WINDOWS, WINDOW_S = 5, 4.0
 STRANGERS = 100
+HEAD_KB = 31  # just within LLM_MAX_HEAD_BYTES
 # A timer is late on a busy machine, and the drip notices an end only when its turn comes, once a second.
 LATE_S = 2.0
 
@@ -65,7 +66,7 @@ def unread(stage: Stage, alias: str) -> socket.socket:
 @ON_SQLITE
 @pytest.mark.parametrize(
     ("what", "deadline_s"),
-    [("heads", HEAD_TIMEOUT_S), ("bodies", BODY_TIMEOUT_S)],
+    [("heads", HEAD_TIMEOUT_S), ("bodies", SLOW_BODY_S)],
 )
 def test_f37_five_hundred_half_open_connections(stage: Stage, judge: Judge, what: str, deadline_s: int) -> None:
     """Windows with and without them take turns, so that a busy machine is busy in both."""
@@ -138,7 +139,7 @@ def pour(client: socket.socket, told: bool) -> None:
 
 @ON_SQLITE
 def test_g27_a_strangers_head_is_bounded(stage: Stage, judge: Judge) -> None:
-    head = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"".join(b"x-%d: %b\r\n" % (n, b"y" * 1000) for n in range(62))
+    head = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"".join(b"x-%d: %b\r\n" % (n, b"y" * 1000) for n in range(HEAD_KB))
     stage.load(stage.model("ok"), LoadSize(20, 1, 0, 0)).history()
     clients = [connected(stage.machine.port) for _ in range(STRANGERS)]
     time.sleep(0.5)

@@ -53,8 +53,9 @@ def main() -> None:
     path, what, limit, tries = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     region = Region(Path(path), PATIENCE_S)
     region.take_column()
+    held = region.cell("gate:k", 6, tallied=True)
     if what == "freeze":
-        region.cell("gate:k", 6, tallied=True).__enter__()
+        held.__enter__()
     attempt = tries_of(Machine(region, 4), what, limit, float(sys.argv[5]))
     print("ready", flush=True)
     sys.stdin.readline()

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from core.chat import WireCall
+from core.config import LimitSpec
 from gateway.doors.count_tokens import CountTokensDoor
 from gateway.doors.http import Gateway
 from tests.gateway.scripted import ANSWER, PEPPER, Bench
@@ -101,3 +102,19 @@ async def test_a_name_that_a_client_made_up_cannot_split_the_answer(monkeypatch:
     value = client.headers[b"x-llm-dropped-params"]
     assert value.startswith(rb"a\r\nset-cookie: x, \xfcnicode, xxx")
     assert len(value) < 1100
+
+
+async def test_counting_keeps_to_the_keys_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(monkeypatch, caller={"limits": LimitSpec(requests_per_minute=1)})
+    first = await ask(bench, {"text": "hello world"})
+    assert (first.status, first.headers[b"x-ratelimit-remaining-requests"]) == (200, b"0")
+    client = await ask(bench, {"text": "hello world"})
+    assert (client.status, client.error["code"]) == (429, "rate_limit_exceeded")
+    assert client.error["message"].startswith("This key has used 1 of 1 requests per minute")
+    assert client.headers[b"retry-after"]
+
+
+async def test_what_is_refused_takes_nothing_of_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(monkeypatch, caller={"limits": LimitSpec(requests_per_minute=1, max_concurrency=1)})
+    assert (await ask(bench, {"text": 7})).status == 400
+    assert (await ask(bench, {"text": "hello world"})).status == 200

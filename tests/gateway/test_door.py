@@ -158,7 +158,7 @@ async def gone_while(bench: Bench, in_the_way: Any) -> None:
 
 
 async def test_a_client_that_leaves_during_a_back_off_starts_no_other_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 1.9)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 1.9)
     bench.manager.apply(msgspec.structs.replace(bench.snapshot, models={"m": bench.snapshot.models["m"][:1]}))
     bench.scripts["a"] = [ProviderFault("503"), ANSWER]
     await gone_while(bench, lambda: bench.sink.of(AttemptSettled))

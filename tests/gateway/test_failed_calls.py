@@ -35,7 +35,7 @@ def refuse(*_: Any) -> Answer:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
     bench = Bench(monkeypatch, providers="a")
     provider = bench.provider("a", keys=(KEY,))
     bench.manager.apply(msgspec.structs.replace(bench.snapshot, providers={"a": provider}))

@@ -193,6 +193,41 @@ async def test_asking_again_after_a_failure_is_a_new_call(bench: Bench) -> None:
     assert (await keyed().call(door)).status == 200
 
 
+async def test_who_waits_for_anothers_answer_waits_no_longer_than_it_said(bench: Bench) -> None:
+    go, stuck = held(ANSWER)
+    bench.scripts["a"] = [stuck]
+    door = bench.door
+    first, hurried = keyed(), Client(BODY, headers=(AUTH, (b"idempotency-key", b"k1"), (b"x-request-timeout-s", b"0.05")))
+    leading = asyncio.create_task(first.call(door))
+    await asyncio.sleep(0)
+    await hurried.call(door)
+    assert (hurried.status, hurried.error["code"]) == (409, "idempotency_conflict")
+    assert hurried.error["message"].endswith("was not answered within 0.05 s; ask again later.")
+    go.set()
+    await leading
+    assert (first.status, first.body) == (200, ANSWER.body)
+    assert bench.settled_in_full()
+
+
+async def test_a_shared_stream_is_broken_off_when_the_time_is_up_of_who_shares_it(bench: Bench) -> None:
+    go, more = held(b"data: 2\n\n")
+    bench.scripts["a"] = [Stream(b"data: 1\n\n", more)]
+    door = bench.door
+    first, hurried = keyed(body=STREAMED), Client(STREAMED, headers=(AUTH, (b"idempotency-key", b"k1"), (b"x-request-timeout-s", b"0.05")))
+    leading = asyncio.create_task(first.call(door))
+    async with asyncio.timeout(30):
+        while len(first.sent) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await hurried.call(door)
+    assert hurried.status == 200
+    assert hurried.body.startswith(b"data: 1\n\n")
+    assert b"was not answered within 0.05 s" in hurried.body
+    assert b"[DONE]" not in hurried.body
+    go.set()
+    await leading
+    assert first.body == b"data: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
+
+
 async def test_who_left_while_it_waited_does_not_take_over(bench: Bench) -> None:
     _, stuck = held(ANSWER)
     bench.scripts["a"] = [stuck, ANSWER, ANSWER]

@@ -25,7 +25,7 @@ COMMENT = b": keep-alive\n\n"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
     return Bench(monkeypatch)
 
 

@@ -19,8 +19,9 @@ from gateway.limits import Gate, Gates, Local, Slots, fresh_rate
 from gateway.rates import Bucket
 from gateway.sharing import machine_folder
 from gateway.sharing.machine import Machine, SharedSlots, joined
+from gateway.sharing.machine_directory import RegionFull
 from gateway.sharing.machine_folder import FOLDER_VARIABLE, WORKERS_VARIABLE, shared_folder
-from gateway.sharing.machine_region import Region, RegionFull, create
+from gateway.sharing.machine_region import Region, create
 from gateway.sharing.machine_window import SharedWindow
 
 Workers = Callable[..., list[Machine]]
@@ -273,6 +274,94 @@ def test_what_finds_no_room_is_shared_out_and_one_line_says_so(workers: Workers,
     assert type(machine.slots("p")) is Slots
     (record,) = caplog.records
     assert "LLM_SHARED_LIMITS_BYTES" in record.message
+
+
+def made(machine: Machine, name: str) -> Gate:
+    return machine.gate(name, "This key", LimitSpec(requests_per_minute=60), CallerLimited, 0.0, 1)
+
+
+def fill(machine: Machine) -> list[Gate]:
+    """As many as there is room for."""
+    found = [made(machine, f"k{number}") for number in range(300)]
+    return [gate for gate in found if machine.parts(gate) == 1]
+
+
+def test_the_room_of_keys_that_are_gone_serves_others(workers: Workers) -> None:
+    first, second = workers(2, size_bytes=2**13, columns=8)
+    full = len(fill(first))
+    assert full > 10
+    assert first.region is not None
+    first.region._looks_again_at = 0.0  # time has passed
+    for turn in range(3):  # what was freed is found again and again
+        both = [made(first, f"turn {turn}"), made(second, f"turn {turn}")]
+        assert [machine.parts(gate) for machine, gate in zip((first, second), both, strict=True)] == [1, 1]
+        both[0].enter(0, 0.0)
+        assert both[1].requests is not None
+        assert both[1].requests.used(0.0) == 1
+        del both
+    assert len(fill(second)) == full
+
+
+def test_what_anyone_holds_is_nobody_elses(workers: Workers) -> None:
+    first, second = workers(2, size_bytes=2**13, columns=8)
+    held = fill(first)
+    held[0].enter(0, 0.0)
+    assert second.parts(made(second, "another")) == 2
+    again = made(second, "k0")  # the other worker's word is enough to find it
+    assert again.requests is not None
+    assert again.requests.used(0.0) == 1
+    del held
+    assert second.parts(made(second, "yet another")) == 2, "nothing was free a moment ago: no second look"
+    assert second.region is not None
+    second.region._looks_again_at = 0.0
+    assert second.parts(made(second, "yet another")) == 1
+    assert again.requests.used(0.0) == 1
+
+
+def test_a_request_in_flight_keeps_the_numbers_of_a_key_that_is_gone(workers: Workers) -> None:
+    first, second = workers(2, size_bytes=2**13, columns=8)
+    leaving = made(first, "gone")
+    leaving.enter(0, 0.0)
+    others = fill(second)
+    made(first, "new")
+    leaving.leave(0, 0, 0.0)
+    assert {gate.in_flight for gate in others} == {0}
+
+
+def test_numbers_outlive_their_holders_while_there_is_room(workers: Workers) -> None:
+    first, second = workers()
+    gate = made(first, "k")
+    gate.enter(0, 0.0)
+    del gate
+    again = made(second, "k")
+    assert again.requests is not None
+    assert again.requests.used(0.0) == 1
+
+
+def test_what_a_dead_worker_held_is_free(workers: Workers, tmp_path: Path) -> None:
+    first, second = workers(2, size_bytes=2**13, columns=8)
+    held = fill(first)
+    dies(first)
+    assert second.parts(made(second, "another")) == 1
+    next_one = Machine(one_more(tmp_path / "limits"), 2)
+    assert next_one.parts(made(next_one, "and another")) == 1
+    dies(next_one)
+    del held
+
+
+def test_blocks_of_other_sizes_change_places(workers: Workers) -> None:
+    """A free entry that is in the way of a name may have room of another size, which is not lost."""
+    machine, _ = workers(2, size_bytes=2**13, columns=8)
+    slots = [machine.slots(f"s{number}") for number in range(4)]
+    gates_ = fill(machine)
+    del slots, gates_
+    assert machine.region is not None
+    for turn in range(5):
+        machine.region._looks_again_at = 0.0  # time has passed
+        gates_, slots = fill(machine), [machine.slots(f"turn {turn} {number}") for number in range(2)]
+        assert len(gates_) > 5
+        assert machine.parts(slots[0]) == 1
+        del slots, gates_
 
 
 def test_a_gate_without_limits_costs_nothing_and_is_replaced_when_it_gets_some(workers: Workers) -> None:

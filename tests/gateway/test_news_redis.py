@@ -37,7 +37,7 @@ async def pair(monkeypatch: pytest.MonkeyPatch, redis: RedisServer) -> AsyncIter
     for one in peers:
         await one.start()
     town = Town(FrozenClock())
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
     made = processes(monkeypatch, town, 2, peers, providers="a")
     for one in made:
         one.manager._runtimes["a"].apply(one.provider("a", breaker=BreakerSpec(1, 10.0)))

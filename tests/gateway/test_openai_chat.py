@@ -49,7 +49,6 @@ def test_what_we_read() -> None:
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"stop": ["x"] * 100}, "stop"),
         ({"tools": [{}] * 5000}, "tools"),
-        ({"prompt": {"id": "x"}}, "prompt"),
         ({"task_type": "translation"}, "task_type"),
     ],
 )

@@ -142,7 +142,7 @@ async def test_a_client_that_leaves_is_charged_for_what_it_got_and_blames_nobody
 
 async def test_the_breaker_opens_and_the_vendor_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, providers="a")
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
     bench.scripts["a"] = [ProviderFault("500")] * 3
     generation = bench.generation()
     with pytest.raises(ProviderFault) as failed:
@@ -164,7 +164,7 @@ async def test_the_breaker_opens_and_the_vendor_is_left_alone(monkeypatch: pytes
 
 async def test_a_refused_credential_rests_and_the_other_one_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, providers="a")
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
     spec = bench.provider("a", keys=(*bench.provider("a").keys, *bench.provider("b").keys))
     bench.manager._runtimes["a"].apply(spec)
     bench.scripts["a"] = [ProviderRejectedOurKey("401"), ANSWER]

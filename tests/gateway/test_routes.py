@@ -33,16 +33,17 @@ from tests.gateway.scripted import ANSWER, Bench, ScriptedAdapter, Stream
 TEXT = "We are busy; please come back in a few minutes."
 
 
+def adapter_of(spec: ProviderSpec) -> Any:
+    return adapter_for(spec) if spec.kind == FIXED_ANSWER else ScriptedAdapter(spec)
+
+
 class RouteBench(Bench):
     """Providers a to e, each with a model whose alias is the provider's name, and one route `r`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *targets: str, degrade_to: str = "", fixed_answer: str = "", **caller: Any) -> None:
         super().__init__(monkeypatch, providers="abcde", **caller)
 
-        def adapter(spec: ProviderSpec) -> Any:
-            return adapter_for(spec) if spec.kind == FIXED_ANSWER else ScriptedAdapter(spec)
-
-        monkeypatch.setattr("gateway.runtime.adapter_for", adapter)
+        monkeypatch.setattr("gateway.runtime.adapter_for", adapter_of)
         models = {name: (msgspec.structs.replace(self.model(name), alias=name),) for name in "abcde"}
         self.snapshot = msgspec.structs.replace(
             self.snapshot, models=models, routes={"r": RouteSpec("r", targets, degrade_to, fixed_answer)}
@@ -67,7 +68,7 @@ Make = Callable[..., RouteBench]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
     return lambda *targets, **parts: RouteBench(monkeypatch, *targets, **parts)
 
 

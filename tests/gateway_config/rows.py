@@ -6,7 +6,8 @@ import hashlib
 from datetime import UTC, datetime
 
 from access.models import ApiKey, Team
-from models_registry.models import LLMModel, Price
+from models_registry.models import LLMModel, Price, PromptTemplate
+from models_registry.prompt_services import Wording, save_prompt
 from providers.models import Provider, ProviderKey
 
 
@@ -41,3 +42,9 @@ def an_api_key(team: Team, name: str = "backend", **fields: object) -> ApiKey:
 
 def utc(year: int, month: int = 1, day: int = 1) -> datetime:
     return datetime(year, month, day, tzinfo=UTC)
+
+
+def a_prompt(name: str = "greeting", text: str = "Greet {{who}}.", **fields: object) -> PromptTemplate:
+    template = PromptTemplate(name=name, **fields)
+    save_prompt(template, Wording([{"role": "user", "content": text}], [{"name": "who"}]))
+    return template

@@ -21,7 +21,7 @@ from gateway.config.publisher import CONFIGURATION, current_version
 from models_registry.models import LLMModel, Route
 from models_registry.services import set_exchange_rate
 from providers.models import Provider, ProviderKey
-from tests.gateway_config.rows import a_model, a_price, a_provider, a_provider_key, a_team, an_api_key, utc
+from tests.gateway_config.rows import a_model, a_price, a_prompt, a_provider, a_provider_key, a_team, an_api_key, utc
 
 pytestmark = pytest.mark.django_db
 
@@ -366,8 +366,9 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries: Callable
             a_price(a_model(provider, f"m{other}"), utc(2026))
         team = a_team(f"t{number}")
         an_api_key(team, f"k{number}")
+        a_prompt(f"prompt{number}")
 
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(15):
         snapshot = load(None)
 
     assert (len(snapshot.providers), len(snapshot.models), len(snapshot.callers)) == (3, 3, 3)
@@ -378,6 +379,7 @@ def test_every_table_that_is_read_raises_the_version() -> None:
     a_provider_key(provider)
     a_price(a_model(provider), utc(2026))
     an_api_key(a_team())
+    a_prompt()
     with CaptureQueriesContext(connection) as queries:
         load(None)
 

@@ -104,7 +104,7 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
     labels = {"end_user": "ann", "task_type": "translation", "tag": "nightly"}
     journal.write(opened("a", **labels))
-    journal.write(settled("a"), ended("a", **labels))
+    journal.write(settled("a"), ended("a", **labels, cache="shared", saved_micros=77))
 
     assert make_drainer(journal).drain()
 
@@ -171,6 +171,8 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
         "first_token_ms": 212,
         "dropped": "seed",
         "config_version": 17,
+        "cache": "shared",
+        "saved_micros": 77,
         **labels,
     }
 

@@ -13,7 +13,8 @@ from rest_framework.test import APIClient
 
 from access.models import ApiKey, Budget, Grant, Team, TeamMember
 from access.services import create_api_key, create_personal_token
-from models_registry.models import ExchangeRate, LLMModel, Price, Route
+from models_registry.models import ExchangeRate, LLMModel, Price, PromptTemplate, Route
+from models_registry.prompt_services import Wording, save_prompt
 from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import RequestLog, UsageRecord
 from providers.models import Provider, ProviderKey
@@ -21,10 +22,12 @@ from providers.services import create_provider
 from tasks import service
 from tasks.models import Task
 from tasks.service import Submitter, submit
+from telling.models import Webhook, WebhookSecret
+from telling.services import new_secret
 
 SECRET = "sk-planted-vendor-key-abcdefgh1234"
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
-OURS = ("providers", "models_registry", "access", "monitoring", "tasks")
+OURS = ("providers", "models_registry", "access", "monitoring", "tasks", "telling")
 
 
 @dataclass
@@ -35,6 +38,7 @@ class World:
     price: Price
     rate: ExchangeRate
     route: Route
+    prompt: PromptTemplate
     team: Team
     api_key: ApiKey
     api_key_plaintext: str
@@ -44,6 +48,8 @@ class World:
     usage: UsageRecord
     request: RequestLog
     task: Task
+    webhook: Webhook
+    webhook_secret: WebhookSecret
 
 
 def client_of(user: User) -> APIClient:
@@ -96,6 +102,8 @@ def world(db: None) -> World:
     price = set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=MOMENT)
     rate = set_exchange_rate(base="CNY", quote="USD", rate="0.1404", valid_from=MOMENT)
     route = Route.objects.create(alias="main", targets=["echo"])
+    prompt = PromptTemplate(name="greeting")
+    save_prompt(prompt, Wording([{"role": "user", "content": "Greet {{name}}."}], [{"name": "name"}]))
     team = Team.objects.create(name="search")
     api_key, plaintext = create_api_key(name="bot", team=team)
     budget = Budget.objects.create(team=team, kind="requests", limit=100)
@@ -103,8 +111,13 @@ def world(db: None) -> World:
     member = TeamMember.objects.create(team=team, user=User.objects.create_user("member"), role="manager")
     grant = Grant.objects.create(team=team, model=model)
     task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=api_key))[0]
-    rows = (member, grant, usage_record(1), request_log(1), task)
-    return World(provider, provider.keys.get(), model, price, rate, route, team, api_key, plaintext, budget, *rows)
+    rows = (member, grant, usage_record(1), request_log(1), task, dead_letter(team, task), new_secret(team)[0])
+    return World(provider, provider.keys.get(), model, price, rate, route, prompt, team, api_key, plaintext, budget, *rows)
+
+
+def dead_letter(team: Team, task: Task) -> Webhook:
+    fields = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
+    return Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=MOMENT, ended_at=MOMENT, **fields)
 
 
 def usage_record(number: int, **fields: Any) -> UsageRecord:

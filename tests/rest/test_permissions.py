@@ -17,9 +17,12 @@ from tests.rest.conftest import World
 LLM = "/api/v1/llm"
 PROVIDER, MODEL, PRICE = f"{LLM}/providers/{{provider.id}}", f"{LLM}/models/{{model.id}}", f"{LLM}/prices/{{price.id}}"
 ROUTE = f"{LLM}/routes/{{route.id}}"
+PROMPT = f"{LLM}/prompts/{{prompt.id}}"
+NEW_PROMPT = {"name": "new", "messages": [{"role": "user", "content": "Hi."}]}
 TEAM, KEY = f"{LLM}/teams/{{team.id}}", f"{LLM}/keys/{{api_key.id}}"
 BUDGET = f"{LLM}/budgets/{{budget.id}}"
 MEMBER, GRANT = f"{LLM}/members/{{member.id}}", f"{LLM}/grants/{{grant.id}}"
+WEBHOOK, WEBHOOK_SECRET = "/api/v1/webhooks/{webhook.id}", "/api/v1/webhook-secrets/{webhook_secret.id}"
 NEW_MEMBER = {"team": "{team.id}", "user": "other", "role": "viewer"}
 NEW_BUDGET = {"scope": {"user": "ann"}, "kind": "requests", "limit": 5, "period": "month"}
 TASK = {"type": "custom", "prompt": "hi"}
@@ -59,6 +62,14 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("put", ROUTE, {"alias": "new", "targets": ["echo"]}, ("models_registry.change_route",), 200),
     ("patch", ROUTE, {"fixed_answer": "Later."}, ("models_registry.change_route",), 200),
     ("delete", ROUTE, None, ("models_registry.delete_route",), 204),
+    ("get", f"{LLM}/prompts", None, ("models_registry.view_prompttemplate",), 200),
+    ("post", f"{LLM}/prompts", NEW_PROMPT, ("models_registry.add_prompttemplate",), 201),
+    ("get", PROMPT, None, ("models_registry.view_prompttemplate",), 200),
+    ("put", PROMPT, {**NEW_PROMPT, "variables": []}, ("models_registry.change_prompttemplate",), 200),
+    ("patch", PROMPT, {"labels": {"staging": 1}}, ("models_registry.change_prompttemplate",), 200),
+    ("delete", PROMPT, None, ("models_registry.delete_prompttemplate",), 204),
+    ("get", f"{PROMPT}/versions", None, ("models_registry.view_prompttemplate",), 200),
+    ("post", f"{PROMPT}/preview", {"variables": {"name": "Ann"}}, ("models_registry.change_prompttemplate",), 200),
     ("get", f"{LLM}/prices", None, ("models_registry.view_price",), 200),
     (
         "post",
@@ -106,15 +117,27 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/providers/{provider.name}/status", None, ("providers.view_provider",), 200),
     ("get", "/api/v1/requests", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/requests/req-1", None, ("monitoring.view_requestlog",), 200),
+    ("get", "/api/v1/requests/req-1/bodies", None, ("monitoring.view_requestbody",), 404),
+    ("get", "/api/v1/requests/req-1/explain", None, ("monitoring.view_requestlog",), 200),
     ("get", "/api/v1/usage/records", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/stats", None, ("monitoring.view_usagerecord",), 200),
     ("get", "/api/v1/usage/costs", None, ("monitoring.view_usagerecord",), 200),
+    ("get", "/api/v1/stats", None, ("monitoring.view_usagerecord",), 200),
+    ("get", "/api/v1/metrics", None, ("monitoring.view_usagerecord",), 200),
     ("post", "/api/v1/tasks", TASK, ("tasks.add_task",), 202),
     ("post", "/api/v1/tasks/batch", {"tasks": [TASK]}, ("tasks.add_task",), 202),
     ("get", "/api/v1/tasks", None, ("tasks.view_task",), 200),
     ("get", "/api/v1/tasks/{task.public_id}", None, ("tasks.view_task",), 200),
     ("get", "/api/v1/tasks/{task.public_id}/events", None, ("tasks.view_task",), 200),
     ("post", "/api/v1/tasks/{task.public_id}/cancel", None, ("tasks.change_task",), 200),
+    ("get", "/api/v1/webhooks", None, ("telling.view_webhook",), 200),
+    ("get", WEBHOOK, None, ("telling.view_webhook",), 200),
+    ("post", f"{WEBHOOK}/replay", None, ("telling.replay_webhook",), 200),
+    ("get", "/api/v1/webhook-secrets", None, ("telling.view_webhooksecret",), 200),
+    ("post", "/api/v1/webhook-secrets", {"team": "{team.id}"}, ("telling.add_webhooksecret",), 201),
+    ("get", WEBHOOK_SECRET, None, ("telling.view_webhooksecret",), 200),
+    ("delete", WEBHOOK_SECRET, None, ("telling.delete_webhooksecret",), 204),
+    ("post", "/api/v1/ws-ticket", None, (), 201),
     ("get", "/api/v1/audit", None, ("monitoring.view_auditevent",), 200),
     ("get", "/api/v1/audit/1", None, ("monitoring.view_auditevent",), 200),
     ("get", f"{LLM}/secrets/health", None, ("providers.view_providerkey",), 200),
@@ -142,7 +165,7 @@ class TestTable:
     def test_anonymous_is_asked_who_they_are(self, anonymous, world, method, path, body, needed, success) -> None:
         response = getattr(anonymous, method)(filled(path, world), filled(body, world), format="json" if body is not None else None)
         assert response.status_code == 401
-        assert response.headers["WWW-Authenticate"].startswith("Bearer" if "/tasks" in path else "Token")
+        assert response.headers["WWW-Authenticate"].startswith("Bearer" if "/tasks" in path or path.endswith("/explain") else "Token")
 
     def test_a_stranger_is_refused(self, stranger, world, method, path, body, needed, success) -> None:
         assert call(stranger, world, method, path, body) == (403 if needed else success)
@@ -196,7 +219,10 @@ def _routes(patterns: list[Any], prefix: str = "/") -> set[str]:
 
 def test_every_route_is_in_the_table() -> None:
     routes = _routes(get_resolver().url_patterns)
-    names = ("provider", "model", "price", "rate", "route", "team", "member", "grant", "api_key", "key", "budget", "task")
+    names = (
+        *("provider", "model", "price", "rate", "route", "prompt", "team", "member", "grant", "api_key", "key", "budget", "task"),
+        *("webhook", "webhook_secret"),
+    )
     in_table = {path.format(**dict.fromkeys(names, _ID)) for _, path, *_ in TABLE}
     missing = {route for route in routes if not any(_same(route, path) for path in in_table)}
     assert missing == set()

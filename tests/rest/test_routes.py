@@ -17,6 +17,10 @@ BODY: dict[str, Any] = {
     "is_active": True,
     "visibility": "everyone",
     "targets": ["echo", "other"],
+    "strategy": "weighted",
+    "weights": {"echo": 3},
+    "fallbacks": ["third"],
+    "task_types": ["translation", "our-own"],
     "degrade_to": "small",
     "fixed_answer": "Please come back later.",
 }
@@ -24,7 +28,7 @@ BODY: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def models(world: World) -> None:
-    for alias, model_type in (("other", "chat"), ("small", "chat"), ("vectors", "embedding")):
+    for alias, model_type in (("other", "chat"), ("third", "chat"), ("small", "chat"), ("vectors", "embedding")):
         LLMModel.objects.create(provider=world.provider, model_id=alias, alias=alias, model_type=model_type)
 
 
@@ -40,6 +44,7 @@ def test_a_route_round_trips(root: APIClient) -> None:
 def test_the_least_that_is_needed(root: APIClient) -> None:
     shown = root.post(URL, {"alias": "r", "targets": ["echo"]}).json()
     assert (shown["is_active"], shown["degrade_to"], shown["fixed_answer"], shown["description"]) == (True, "", "", "")
+    assert (shown["strategy"], shown["weights"], shown["fallbacks"], shown["task_types"]) == ("priority", {}, [], [])
 
 
 def test_a_change_and_the_end(root: APIClient, world: World) -> None:
@@ -79,6 +84,20 @@ def test_a_change_and_the_end(root: APIClient, world: World) -> None:
         ({"description": "x" * 501}, "description"),
         ({"is_active": "perhaps"}, "is_active"),
         ({"strategy": "cheapest"}, "strategy"),
+        ({"strategy": ""}, "strategy"),
+        ({"strategy": None}, "strategy"),
+        ({"weights": {"third": 1}}, "weights"),
+        ({"weights": {"echo": 0}}, "weights"),
+        ({"weights": {"echo": 1001}}, "weights"),
+        ({"weights": ["echo"]}, "weights"),
+        ({"weights": {"echo": "many"}}, "weights.echo"),
+        ({"fallbacks": ["echo"]}, "fallbacks"),
+        ({"fallbacks": ["nowhere"]}, "fallbacks"),
+        ({"fallbacks": ["vectors"]}, "fallbacks"),
+        ({"fallbacks": ["small"]}, "degrade_to"),
+        ({"task_types": ["two words"]}, "task_types"),
+        ({"task_types": ["a", "a"]}, "task_types"),
+        ({"task_types": [f"t{number}" for number in range(51)]}, "task_types"),
     ],
 )
 def test_bad_input_names_the_field_and_creates_nothing(root: APIClient, change: dict[str, Any], at: str) -> None:
@@ -88,3 +107,12 @@ def test_bad_input_names_the_field_and_creates_nothing(root: APIClient, change: 
 
 def test_a_target_that_is_no_text_is_named_by_its_place(root: APIClient) -> None:
     assert attrs(root.post(URL, {**BODY, "targets": ["echo", {"alias": "other"}]})) == {"targets.1"}
+
+
+def test_a_task_type_leads_to_one_route(root: APIClient) -> None:
+    assert root.post(URL, BODY).status_code == 201
+    refused = root.post(URL, {"alias": "second", "targets": ["echo"], "task_types": ["translation"]})
+    assert attrs(refused) == {"task_types"}
+    assert "'support'" in refused.json()["errors"][0]["detail"]
+    at = f"{URL}/{Route.objects.get(alias='support').id}"
+    assert root.patch(at, {"task_types": ["translation"], "strategy": "cost"}).status_code == 200

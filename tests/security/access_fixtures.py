@@ -14,12 +14,16 @@ from rest_framework.test import APIClient
 from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
 from access.roles import ROLES, TEAM_ROLES, sync_groups
 from access.services import create_api_key, create_personal_token
-from models_registry.models import ExchangeRate, LLMModel, Price, Route
+from models_registry.models import ExchangeRate, LLMModel, Price, PromptTemplate, Route
+from models_registry.prompt_services import Wording, save_prompt
 from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import AuditEvent, BudgetEntry, RequestLog, Rollup, UsageRecord
 from providers.models import Provider, ProviderKey
 from providers.services import create_provider
 from tasks.models import Task
+from tasks.service import Submitter, read, submit
+from telling.models import Webhook, WebhookSecret
+from telling.services import new_secret
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -38,10 +42,13 @@ class Tenant:
     rollup: Rollup
     model: LLMModel
     route: Route
+    prompt: PromptTemplate
     member: TeamMember
     grant: Grant
     token: PersonalToken
     task: Task
+    webhook: Webhook
+    webhook_secret: WebhookSecret
     people: dict[str, User] = field(default_factory=dict)
 
     @property
@@ -70,7 +77,7 @@ class Tenant:
 
 
 def make_tenant(name: str) -> Tenant:
-    """Its model is closed to everybody else, and its route, too."""
+    """Its model is closed to everybody else, its route and its prompt, too."""
     provider = create_provider(name=f"{name}-vendor", provider_type="echo", secrets=[f"sk-{name}-vendor-key-abcdefgh1234"])
     model = LLMModel.objects.create(provider=provider, model_id="echo-1", alias=f"{name}-model", visibility="granted")
     set_price(model, currency="USD", per_million={"input": "1", "output": "2"}, valid_from=MOMENT)
@@ -80,6 +87,9 @@ def make_tenant(name: str) -> Tenant:
     members = {role: TeamMember.objects.create(team=team, user=user, role=role) for role, user in people.items()}
     grant = Grant.objects.create(team=team, model=model)
     Grant.objects.create(team=team, route=route)
+    prompt = PromptTemplate(name=f"{name}-prompt", visibility="granted")
+    save_prompt(prompt, Wording([{"role": "user", "content": f"{name} says {{{{it}}}}"}], [{"name": "it"}]))
+    Grant.objects.create(team=team, prompt=prompt)
     key, plaintext = create_api_key(name=f"{name}-bot", team=team)
     budget = Budget.objects.create(team=team, kind="requests", limit=100)
     shared = {"team_id": str(team.pk), "team_name": name, "key_id": str(key.pk), "key_name": key.name, "alias": model.alias}
@@ -106,12 +116,21 @@ def make_tenant(name: str) -> Tenant:
         Rollup.objects.create(span_s=3600, start=MOMENT, status="ok", requests=1, attempts=1, input_tokens=7, **shared),
         model,
         route,
+        prompt,
         members["viewer"],
         grant,
         create_personal_token(people["manager"], f"{name}-script")[0],
         Task.objects.create(key=key, kind="custom", prompt="hi", timeout_s=60, max_attempts=1, rank=0, created_at=MOMENT),
+        a_dead_letter(team, key),
+        new_secret(team)[0],
         people,
     )
+
+
+def a_dead_letter(team: Team, key: ApiKey) -> Webhook:
+    task = submit([read({"type": "custom", "prompt": "hi"})], Submitter(key=key))[0]
+    fields = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
+    return Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=MOMENT, ended_at=MOMENT, **fields)
 
 
 @dataclass

@@ -58,8 +58,11 @@ def with_ids(route: str, tenants: Tenants) -> str:
         ("llm/budgets", ours.budget),
         ("llm/models", ours.model),
         ("llm/routes", ours.route),
+        ("llm/prompts", ours.prompt),
         ("llm/prices", ours.price),
         ("llm/exchange-rates", ours.rate),
+        ("api/v1/webhooks", ours.webhook),
+        ("api/v1/webhook-secrets", ours.webhook_secret),
         ("llm/providers", ours.provider),
         ("models_registry/llmmodel/sync", ours.provider),
         *((f"/admin/{row._meta.app_label}/{row._meta.model_name}/", row) for row in vars(ours).values() if hasattr(row, "_meta")),
@@ -67,6 +70,8 @@ def with_ids(route: str, tenants: Tenants) -> str:
         ("/admin/auth/user/", ours.people["viewer"]),
         ("/admin/auth/group/", tenants.people["viewer"].groups.get()),
         ("/admin/models_registry/exchangerate/", ours.rate),
+        ("/audit/", ours.event),
+        ("/auditevent/", ours.event),
     ):
         if words in route:
             row = candidate
@@ -75,8 +80,12 @@ def with_ids(route: str, tenants: Tenants) -> str:
         return _PARAMETER.sub(ours.provider.name, route)
     if "requests/" in route:
         return _PARAMETER.sub(ours.request.request_id, route)
+    if "/v1/tasks/" in route:
+        return _PARAMETER.sub(ours.task.public_id, route)
     if "app_label" in route:
         return "/admin/access/"
+    if route.endswith("<path:object_id>/history/") and "<slug:app>" in route:
+        return f"/admin/access/team/{ours.team.pk}/history/"
     parts = [str(row.pk) if row is not None else "1", str(ours.provider_key.pk)]
     return _PARAMETER.sub(lambda _: parts.pop(0), route)
 

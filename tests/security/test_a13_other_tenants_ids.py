@@ -23,6 +23,7 @@ ROWS = {
     "llm/budgets": "budget",
     "llm/models": "model",
     "llm/routes": "route",
+    "llm/prompts": "prompt",
     "llm/prices": "price",
     "llm/exchange-rates": "rate",
     "llm/providers": "provider",
@@ -30,6 +31,8 @@ ROWS = {
     "api/v1/requests": "request",
     "api/v1/tasks": "task",
     "api/v1/audit": "event",
+    "api/v1/webhooks": "webhook",
+    "api/v1/webhook-secrets": "webhook_secret",
 }
 _PARAMETER = re.compile(r"\(\?P<\w+>[^)]*\)|<[\w:]+>")
 
@@ -84,10 +87,12 @@ def test_every_route_of_rest(tenants: Tenants, role: str) -> None:
 def test_what_is_ours_is_there(tenants: Tenants) -> None:
     """Or the test above would pass with nothing but 404."""
     client = tenants.rest(tenants.ours.people["manager"])
-    for route in ("teams", "members", "keys", "budgets", "models", "routes"):
+    for route in ("teams", "members", "keys", "budgets", "models", "routes", "prompts"):
         row = getattr(tenants.ours, route.removesuffix("s"))
         assert client.get(f"/api/v1/llm/{route}/{row.pk}").status_code == 200, route
     assert client.get("/api/v1/requests/ours-1").status_code == 200
+    assert client.get(f"/api/v1/webhooks/{tenants.ours.webhook.pk}").status_code == 200
+    assert client.get(f"/api/v1/webhook-secrets/{tenants.ours.webhook_secret.pk}").status_code == 200
 
 
 def test_every_page_of_the_admin(tenants: Tenants) -> None:

@@ -38,13 +38,46 @@ def test_fifty_at_once_with_two_credentials_do_not_mix(house: House) -> None:
 
 
 def test_the_same_prompt_of_another_caller_is_asked_anew(house: House) -> None:
-    """Nothing is kept of an answer that another could be given."""
+    """Without a cache, which is how a model is made: nothing is kept of an answer that another could be given."""
     model, prompt = house.model("ok@tokens=2"), unique("same")
     keys = [house.control.new_key(), house.control.new_key()]
     house.control.apply()
     ids = {wire.chat(house.live.base_url, key["key"], model, prompt).request_id for key in keys}
     assert len(ids) == 2
     assert len(house.vendor.calls(prompt)) == 2
+
+
+def test_a_kept_answer_is_its_teams_own(house: House) -> None:
+    """With one: fifty at once of two teams are two calls, each with its own answer; then each is given its own again."""
+    model, prompt = house.model("ok@tokens=5,ttfb=0.2", cache_ttl_s=600), unique("cached")
+    keys = [house.control.new_key() for _ in range(2)]
+    colleague = house.control.call("POST", "/api/v1/llm/keys", {**_key_of({"id": keys[0]["team"]}), "name": unique("colleague")})
+    house.control.apply()
+
+    def ask(key: dict[str, Any]) -> wire.Answer:
+        return wire.chat(house.live.base_url, key["key"], model, prompt)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, keys * 25))
+    calls = house.vendor.calls(prompt)
+    assert len(calls) == 2, "one for each team"
+    first, second = ({wire.said_whole(answer.json).texts[0] for answer in answers[team::2]} for team in range(2))
+    assert len(first) == len(second) == 1
+    assert Counter(answer.headers["x-llm-cache"] == "miss" for answer in answers) == {True: 2, False: 48}
+    again = [ask(key) for key in (*keys, colleague)]
+    assert [answer.headers["x-llm-cache"] for answer in again] == ["hit"] * 3
+    assert again[2].json["id"] == again[0].json["id"] != again[1].json["id"]
+    assert len(house.vendor.calls(prompt)) == 2
+
+
+def test_a_key_that_is_revoked_is_not_given_what_is_kept(house: House) -> None:
+    model, prompt = house.model("ok@tokens=2", cache_ttl_s=600), unique("revoked")
+    key = house.control.new_key()
+    house.control.apply()
+    assert [wire.chat(house.live.base_url, key["key"], model, prompt).headers["x-llm-cache"] for _ in range(2)] == ["miss", "hit"]
+    house.control.call("POST", f"/api/v1/llm/keys/{key['id']}/revoke", {})
+    house.control.apply()
+    assert wire.chat(house.live.base_url, key["key"], model, prompt).status == 401
 
 
 # A46 ------------------------------------------------------------------------------------------------------------------

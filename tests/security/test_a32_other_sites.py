@@ -60,4 +60,5 @@ def test_no_answer_invites_other_sites(tenants: Tenants) -> None:
             assert not [name for name in answer.headers if name.lower().startswith("access-control-")], url
     for package in ("core", "monitoring", "providers", "models_registry", "access", "gateway", "llmcontrol"):
         for path in (ROOT / package).rglob("*.py"):
-            assert not re.search("access-control-allow|corsheaders", path.read_text(), re.IGNORECASE), path
+            if path != ROOT / "gateway/doors/cors.py":  # for the data plane alone, off by default: tests/e2e/test_from_the_environment.py
+                assert not re.search("access-control-allow|corsheaders", path.read_text(), re.IGNORECASE), path

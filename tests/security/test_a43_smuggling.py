@@ -128,7 +128,7 @@ def test_a_large_head_is_refused(house: House, what: str) -> None:
 @pytest.mark.parametrize("path", ["/api/v1/llm/providers", "/api/v1/requests", "/api/info", "/api/schema/", "/admin/login/", "/metrics"])
 def test_thousands_of_parameters_are_a_400(house: House, path: str) -> None:
     headers = {"Authorization": f"Token {house.live.admin_token}"}
-    answer = wire.call(house.live.base_url, "GET", f"{path}?{'a=b&' * 15_000}", headers=headers)
+    answer = wire.call(house.live.base_url, "GET", f"{path}?{'a=b&' * 7_000}", headers=headers)
     assert answer.status in (200, 400)  # 200: a page that looks at none of them
     assert house.alive()
 

@@ -68,6 +68,38 @@ async def test_a_result_has_the_shape_of_its_kind(monkeypatch: pytest.MonkeyPatc
     assert (ending.status, ending.result) == (Status.COMPLETED, {"translation": "你好", "source_language": "English"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "wrong", "right"),
+    [
+        (
+            "category_match",
+            {"text": "x", "categories": ["sport", "politics"]},
+            '{"category": "music", "confidence": 1}',
+            '{"category": "sport", "confidence": 0.5}',
+        ),
+        (
+            "data_extraction",
+            {"text": "x", "fields": ["title", "the date"]},
+            '{"fields": {"title": "y"}}',
+            '{"fields": {"title": "y", "the date": null}}',
+        ),
+    ],
+)
+async def test_a_result_holds_what_the_caller_has_named(
+    monkeypatch: pytest.MonkeyPatch, kind: str, data: dict[str, Any], wrong: str, right: str
+) -> None:
+    _, runner = bench_of(monkeypatch, says(wrong), says(right))
+    ending = await runner.run(task(kind, data=data))
+    assert (ending.status, ending.result) == (Status.COMPLETED, msgspec.json.decode(right))
+    schema = str(KINDS[kind].wishes(data))
+    assert all(name in schema for name in (data.get("categories") or data["fields"]))
+
+
+def test_names_that_no_schema_can_have_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="plain names"):
+        KINDS["data_extraction"].checked("", {"text": "x", "fields": ['a "name"']})
+
+
 async def test_an_answer_that_never_fits_is_tried_again_and_then_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     _, runner = bench_of(monkeypatch, *[says("你好")] * 4)
     ending = await runner.run(task("translation"))
@@ -122,7 +154,7 @@ def test_every_kind_can_be_asked(name: str) -> None:
     assert messages[-1]["role"] == "user"
     assert any("Be brief." in message["content"] for message in messages)
     if name != "custom":
-        schema = kind.wishes()["response_format"]["json_schema"]["schema"]
+        schema = kind.wishes(DATA[name])["response_format"]["json_schema"]["schema"]
         assert schema["required"]
         assert next(iter(schema["properties"])) in messages[0]["content"]
 

@@ -175,7 +175,7 @@ def test_submissions_are_told_after_the_commit(django_capture_on_commit_callback
         ({"type": "custom", "prompt": "x", "data": {"text": "unused"}}, "data"),
         ({"type": "translation", "data": {"text": "x"}}, "data"),
         ({"type": "category_match", "data": {"text": "x", "categories": []}}, "data"),
-        ({"type": "custom", "prompt": "x", "callback_url": "https://example.com/"}, "callback_url"),
+        ({"type": "custom", "prompt": "x", "callback_url": "https://example.com/" + "x" * 2000}, "callback_url"),
     ],
 )
 def test_what_is_wrong_is_named(body: dict[str, Any], param: str) -> None:

@@ -470,6 +470,9 @@ SAYS_NOTHING = {
     "responses_reading.Item.status": "what is given back is over",
     "openai_reading._Schema.name": "a label; where a wire knows none, the schema alone binds",
     "responses._Format.name": "a label; where a wire knows none, the schema alone binds",
+    **{f"{door}._Body.cache": "says what our own cache may do" for door in ("anthropic_messages", "completions", "responses")},
+    "chat.CacheWish.enabled": "says what our own cache may do",
+    "chat.CacheWish.ttl_s": "says what our own cache may do",
     "openai_reading._Schema.strict": "where a wire has no word for it, every schema binds",
     "responses._Format.strict": "where a wire has no word for it, every schema binds",
 }
@@ -570,7 +573,13 @@ def test_no_unknown_key_is_lost_however_deep(name: str, kind: str) -> None:
     assert lost == []
 
 
-@pytest.mark.parametrize("field", ["task_type", "models", "cache"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_wish_of_our_cache_goes_to_no_vendor(name: str, kind: str) -> None:
+    assert outcome(CLIENTS[name], kind, {"cache": {"ttl_s": 60}}, drop=False) == outcome(CLIENTS[name], kind, {}, drop=False)
+
+
+@pytest.mark.parametrize("field", ["task_type", "models"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CLIENTS)
 def test_fields_of_ours_are_refused_where_they_do_nothing_yet(name: str, kind: str, field: str) -> None:
@@ -590,13 +599,15 @@ EMBEDDING = Client(
     },
 )
 # `encoding_format` shapes the answer, which is made here where the vendor's wire is its own.
-EMBEDDING_KNOWN_ELSEWHERE = {"embeddings._Body.model", "embeddings._Body.encoding_format"}
+# `cache` is ours, and no vendor's affair.
+EMBEDDING_KNOWN_ELSEWHERE = {"embeddings._Body.model", "embeddings._Body.encoding_format", "embeddings._Body.cache"}
 
 
 @pytest.mark.parametrize("drop", [False, True], ids=["refusing", "dropping"])
 @pytest.mark.parametrize("kind", ["openai", "gemini", "dashscope"])
 def test_no_field_of_embeddings_is_lost(kind: str, drop: bool) -> None:
-    assert fields_of(EMBEDDING.roots) - set(EMBEDDING.pairs) == EMBEDDING_KNOWN_ELSEWHERE
+    known = {field for field in fields_of(EMBEDDING.roots) if not field.startswith("chat.CacheWish.")}
+    assert known - set(EMBEDDING.pairs) == EMBEDDING_KNOWN_ELSEWHERE
     for key, pair in EMBEDDING.pairs.items():
         assert outcome(EMBEDDING, kind, pair.before, drop=drop) != outcome(EMBEDDING, kind, pair.after, drop=drop), key
     assert outcome(EMBEDDING, kind, {"models": ["x"]}, drop=drop).refused == "models"

@@ -42,6 +42,7 @@ class Command(BaseCommand):
         with ExitStack() as stack:
             model = self._start_model(options["model"], stack)
             credentials = first_start.ensure_credentials(reset=options["reset_credentials"])
+            first_start.ensure_prompts()
             connections.close_all()
             say = announcement.as_json if options["json"] else announcement.as_text
             base_url = server.url_of(sock)

@@ -1,0 +1,105 @@
+"""The distributed engine: procrastinate on PostgreSQL carries the ids of tasks, and wakes workers by LISTEN and NOTIFY.
+
+A job says "this task waits", and lasts until the attempt has ended, so that a worker is handed no more than it has room for. What
+befalls a job is of no account: one that comes twice finds its task taken, and a task whose job was lost is found by the sweep of
+any dispatcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import psycopg
+import psycopg_pool
+from procrastinate import App, PsycopgConnector, exceptions
+from procrastinate.contrib.django import app as through_django
+from procrastinate.contrib.django.utils import connector_params
+from procrastinate.jobs import DeleteJobCondition, Status
+from procrastinate.types import JSONDict
+
+from monitoring.threads import in_one_line
+from tasks.engine import Waiting
+
+NAME, QUEUE = "tasks.attempt", "tasks"
+# Priorities are 32 bits wide: seconds since September 2025, earlier ones first, reach beyond 2090.
+_EPOCH_S = 1_757_000_000
+_CONNECTIONS = 4
+_GIVE_UP_S = 1.0
+_FAILURES = (exceptions.ProcrastinateException, psycopg.Error, psycopg_pool.PoolTimeout, OSError)
+_log = logging.getLogger(__name__)
+
+
+def enqueue(waiting: Sequence[Waiting]) -> None:
+    """Through Django's connection: the jobs are there when its transaction is committed, and not before."""
+    alike: dict[tuple[int, float], list[JSONDict]] = {}
+    for each in waiting:
+        alike.setdefault((_EPOCH_S - int(each.rank), each.run_after), []).append({"task_id": each.task_id})
+    for (priority, run_after), arguments in alike.items():
+        job = through_django.configure_task(
+            NAME,
+            queue=QUEUE,
+            priority=priority,
+            schedule_at=datetime.fromtimestamp(run_after, UTC) if run_after else None,
+        )
+        job.batch_defer(*arguments)
+
+
+class Feed:
+    """A procrastinate worker on this event loop. `take` is given the id of each job's task, and returns when that was dealt with."""
+
+    def __init__(self, take: Callable[[str], Awaitable[None]], *, concurrency: int, poll_s: float, silence_s: float) -> None:
+        """`poll_s`: between looks where no notification came. `silence_s`: a worker that says nothing for so long is gone."""
+        self._take = take
+        self._concurrency = concurrency
+        self._poll_s = poll_s
+        self._silence_s = silence_s
+
+    async def run(self) -> None:
+        """Until cancelled; a database that goes away is tried again."""
+        while True:
+            try:
+                await self._work()
+                _log.warning("procrastinate's worker has ended; another begins in %.1f s", self._poll_s)
+            except _FAILURES as exc:
+                _log.warning("procrastinate cannot be used (%s); tried again in %.1f s", in_one_line(exc), self._poll_s)
+            await asyncio.sleep(self._poll_s)
+
+    async def _work(self) -> None:
+        connector = PsycopgConnector(kwargs=connector_params(), min_size=1, max_size=_CONNECTIONS, reconnect_timeout=self._silence_s)
+        app = App(connector=connector)
+        app.task(name=NAME, queue=QUEUE)(self._attempt)
+        async with app.open_async():
+            tidying = asyncio.create_task(self._tidy(app))
+            try:
+                await app.run_worker_async(
+                    queues=[QUEUE],
+                    concurrency=self._concurrency,
+                    fetch_job_polling_interval=self._poll_s,
+                    shutdown_graceful_timeout=_GIVE_UP_S,
+                    delete_jobs=DeleteJobCondition.ALWAYS,
+                    install_signal_handlers=False,
+                    update_heartbeat_interval=self._silence_s / 3,
+                    stalled_worker_timeout=self._silence_s,
+                )
+            finally:
+                tidying.cancel()
+                with suppress(asyncio.CancelledError):
+                    await tidying
+
+    async def _attempt(self, task_id: str) -> None:
+        await self._take(task_id)
+
+    async def _tidy(self, app: App) -> None:
+        """Jobs of workers that are gone: their tasks are in the queue again, with jobs of their own, once their leases have run out."""
+        while True:
+            await asyncio.sleep(self._silence_s)
+            try:
+                for job in await app.job_manager.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=self._silence_s):
+                    await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+                await app.job_manager.prune_stalled_workers(self._silence_s)
+            except _FAILURES as exc:
+                _log.warning("what workers that are gone have left behind stays for now (%s)", in_one_line(exc))

@@ -1,0 +1,1 @@
+"""Telling others what happened: webhooks to their servers, events to their sockets."""

@@ -1,0 +1,169 @@
+"""One reader of the event log per process, and a bounded queue for each socket. Nothing here knows of sockets or of Django."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+
+from telling.events import Told
+
+_log = logging.getLogger(__name__)
+MAX_WAITING = 100
+MAX_RESUMED = 1_000
+_AT_ONCE = 1_000
+_AFTER_FAILURE_S = 1.0
+
+
+class Log:
+    """How the hub reads. Both may raise."""
+
+    async def held(self) -> tuple[int, int]:
+        """The lowest and the highest number; (0, 0) = none."""
+        raise NotImplementedError
+
+    async def after(self, seq: int, most: int, up_to: int | None = None) -> Sequence[Told]:
+        raise NotImplementedError
+
+
+class Listener:
+    """What waits for one socket: at most MAX_WAITING frames. One more, and they give way to a single marker: {"type": "resync", "seq"}
+    says that events up to that number may be missing. What comes while the marker waits moves its number on."""
+
+    def __init__(self, topics: frozenset[str]) -> None:
+        self.topics = topics
+        self._resumed: deque[str] = deque()
+        self._waiting: deque[str] = deque()
+        self._missed_up_to: int | None = None
+        self._news = asyncio.Event()
+
+    def put(self, told: Told) -> None:
+        if self._missed_up_to is not None or len(self._waiting) >= MAX_WAITING:
+            self.resync(told.seq)
+            return
+        self._waiting.append(told.frame)
+        self._news.set()
+
+    def resync(self, seq: int) -> None:
+        self._waiting.clear()
+        self._missed_up_to = seq
+        self._news.set()
+
+    def resume(self, frames: Sequence[str]) -> None:
+        """Before anything that is put."""
+        self._resumed.extend(frames)
+        self._news.set()
+
+    async def next(self) -> str:
+        while True:
+            if self._resumed:
+                return self._resumed.popleft()
+            if self._missed_up_to is not None:
+                seq, self._missed_up_to = self._missed_up_to, None
+                return msgspec.json.encode({"type": "resync", "seq": seq}).decode()
+            if self._waiting:
+                return self._waiting.popleft()
+            self._news.clear()
+            await self._news.wait()
+
+
+class Hub:
+    """Reads every `poll_s` while anybody listens: that is how late an event may be."""
+
+    def __init__(self, log: Log, poll_s: float) -> None:
+        self._log = log
+        self._poll_s = poll_s
+        self._joining: list[tuple[Listener, int | None]] = []
+        self._listeners: dict[str, set[Listener]] = {}
+        self._seq: int | None = None  # None: nobody has listened for a while
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._forever())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def join(self, listener: Listener, since: int | None) -> None:
+        """It is told {"type": "hello", "seq"} first, then what came after `since`, then what comes. None = only what comes."""
+        self._joining.append((listener, since))
+        self._wanted.set()
+
+    def leave(self, listener: Listener) -> None:
+        """Idempotent."""
+        self._joining = [each for each in self._joining if each[0] is not listener]
+        self.move(listener, frozenset(), left=True)
+
+    def move(self, listener: Listener, topics: frozenset[str], *, left: bool = False) -> None:
+        """It may see other things from now on."""
+        known = any(listener in self._listeners.get(topic, ()) for topic in listener.topics)
+        for topic in listener.topics:
+            found = self._listeners.get(topic)
+            if found is not None:
+                found.discard(listener)
+                if not found:
+                    del self._listeners[topic]
+        listener.topics = topics
+        if known and not left:
+            self._add(listener)
+
+    async def _forever(self) -> None:
+        while True:
+            try:
+                if not self._listeners and not self._joining:
+                    self._seq = None
+                    self._wanted.clear()
+                    await self._wanted.wait()
+                more = await self.look()
+            except Exception as exc:
+                _log.warning("events cannot be read (%s: %s); trying again", type(exc).__name__, " ".join(str(exc).split()))
+                await asyncio.sleep(_AFTER_FAILURE_S)
+                continue
+            if not more:
+                self._wanted.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_s):
+                        await self._wanted.wait()
+
+    async def look(self) -> bool:
+        """Passes on what is new, then lets in who waits. True: there may be more."""
+        low, high = await self._log.held() if self._joining or self._seq is None else (0, 0)
+        if self._seq is None:
+            self._seq = high
+        found = await self._log.after(self._seq, _AT_ONCE)
+        for told in found:
+            for listener in set[Listener]().union(*(self._listeners.get(topic, ()) for topic in told.topics)):
+                listener.put(told)
+            self._seq = told.seq
+        while self._joining:
+            listener, since = self._joining[0]
+            frames = await self._missed(listener, since, low)
+            if not self._joining or self._joining[0][0] is not listener:
+                continue  # it has left meanwhile
+            del self._joining[0]
+            listener.resume([msgspec.json.encode({"type": "hello", "seq": self._seq}).decode(), *(frames or ())])
+            if frames is None:
+                listener.resync(self._seq)
+            self._add(listener)
+        return len(found) >= _AT_ONCE
+
+    async def _missed(self, listener: Listener, since: int | None, low: int) -> list[str] | None:
+        """What it may see of what came after `since`; None where that is not known any more, or too much."""
+        assert self._seq is not None
+        if since is None or since == self._seq:
+            return []
+        if since > self._seq or since < low - 1:
+            return None
+        found = await self._log.after(since, MAX_RESUMED + 1, self._seq)
+        return None if len(found) > MAX_RESUMED else [told.frame for told in found if told.topics & listener.topics]
+
+    def _add(self, listener: Listener) -> None:
+        for topic in listener.topics:
+            self._listeners.setdefault(topic, set()).add(listener)
