@@ -37,7 +37,7 @@ test-kms: setup ## stored secrets under keys of Vault (OpenBao) and AWS KMS (mot
 	$(PY) -m pytest tests/kms $(ARGS)
 
 faults: setup ## break things under full load, and write docs/reliability.md (ARGS=--fault-resume: go on where it ended)
-	$(PY) -m pytest tests/faults --fault-load full --fault-notes var/faults.jsonl --fault-report docs/reliability.md $(ARGS)
+	$(PY) -m pytest tests/faults --fault-load full --fault-canary --fault-notes var/faults.jsonl --fault-report docs/reliability.md $(ARGS)
 
 faults-short: setup ## the part of it that CI runs, under a short load
 	$(PY) -m pytest tests/faults -m "short and not full_only" $(ARGS)

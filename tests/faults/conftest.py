@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fault-load", choices=["short", "full"], default="short", help="10 clients for 8 s, or 50 clients for 60 s")
     group.addoption("--fault-notes", metavar="FILE", type=Path, help="note there, test by test, what was measured")
     group.addoption("--fault-resume", action="store_true", help="leave out what the notes say has passed under this load")
+    group.addoption("--fault-canary", action="store_true", help="search every stage for planted secrets at its test's end")
     group.addoption("--fault-report", metavar="FILE", help="write the table of figures there at the end, of this run and of the notes")
 
 
@@ -181,7 +182,8 @@ def new_stage(
             request.node.stash[_CHARGED] = charges
             differences = [stage.difference(request.config.stash[_BOOKS]) for stage in stages]
             defects += [f"ledger_check: {difference}" for difference in differences if difference]
-            defects += [leak for stage in stages for leak in request.config.stash[_SEARCH].leaks(stage)]
+            if request.config.getoption("--fault-canary"):
+                defects += [leak for stage in stages for leak in request.config.stash[_SEARCH].leaks(stage)]
             defects += [f"{doubled} double charges in {requests} requests" for requests, doubled in charges if doubled]
     finally:
         for stage in stages:

@@ -182,16 +182,16 @@ def snapshot_of(count: int) -> Snapshot:
 
 
 def key_check_us(snapshot: Snapshot, name: str) -> float:
-    """The best of five rounds: what the machine did meanwhile is not the check's affair."""
+    """The best of five rounds, in processor time: what the machine did meanwhile is not the check's affair."""
     headers = [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer sk-llmc-{name}".encode())]
     rounds = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(KEY_CHECKS):
             presented = admission.credential(headers, b"")
             try:
                 admission.identify(snapshot, PEPPER, presented, 1_800_000_000.0)
             except NotAuthenticated:
                 pass
-        rounds.append((time.perf_counter() - began) / KEY_CHECKS * 1e6)
+        rounds.append((time.thread_time() - began) / KEY_CHECKS * 1e6)
     return min(rounds)

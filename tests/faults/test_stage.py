@@ -279,8 +279,9 @@ def test_books_that_do_not_balance_are_named(stage: Stage) -> None:
     assert books.checked == 1
 
 
+@pytest.mark.full_only
 def test_a_secret_that_lies_somewhere_is_found(stage: Stage) -> None:
-    """As it is looked for at the end of every test here."""
+    """As it is looked for at the end of every test with --fault-canary."""
     stage.ask(stage.model("ok@tokens=3"))
     until(stage.database.usage, "the request is in the ledger")
     search = Search()
