@@ -98,6 +98,8 @@ def _build(rows: int) -> None:
         if connection.vendor == "sqlite":  # while it is built
             cursor.execute("PRAGMA synchronous = OFF")
             cursor.execute("PRAGMA cache_size = -262144")
+        else:  # an index of millions of rows takes longer than any statement of the product may
+            cursor.execute("SET statement_timeout = 0")
     for name, model, fill in (("requests", RequestLog, _requests_sql), ("attempts", UsageRecord, _attempts_sql)):
         with _Progress(f"{rows:,} {name}", rows) as progress:
             _fill(model, rows, fill, progress.add)

@@ -31,6 +31,7 @@ def measure(ask: Callable[[], float], write: Callable[[], None]) -> None:
     print(f"\nthe oldest day deleted: {old:,} rows in {pruning.took_s:.0f} s, {old / pruning.took_s:,.0f} rows/s")
     for name, took in (
         ("one batch", pruning.batches_ms),
+        ("one batch, CPU", pruning.cpu_ms),
         ("requests, first page: before", alone),
         ("requests, first page: meanwhile", during),
         ("one row written: before", writes_alone),
@@ -61,6 +62,7 @@ class _Pruning(Thread):
         super().__init__()
         self._before = before
         self.batches_ms: list[float] = []
+        self.cpu_ms: list[float] = []  # of this process: on SQLite that is all of it
         self.failures: list[Exception] = []
         self.took_s = 0.0
 
@@ -72,9 +74,10 @@ class _Pruning(Thread):
         begun, gone = time.monotonic(), 1
         try:
             while gone:
-                at = time.perf_counter()
+                at, cpu = time.perf_counter(), time.thread_time()
                 gone = prune_batch(self._before)
                 self.batches_ms.append((time.perf_counter() - at) * 1000)
+                self.cpu_ms.append((time.thread_time() - cpu) * 1000)
         except DatabaseError as exc:
             self.failures.append(exc)
         finally:

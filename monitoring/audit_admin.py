@@ -28,6 +28,7 @@ KINDS = {
     "login_failed": "warning",
     "refused": "warning",
     "revealed": "warning",
+    "body_read": "warning",
     "exported": "warning",
     "breaker": "danger",
 }
