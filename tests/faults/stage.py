@@ -141,7 +141,7 @@ class Stage:
         self.apply()
         return key
 
-    def apply(self, timeout_s: float = 10.0) -> None:
+    def apply(self, timeout_s: float = 60.0) -> None:
         """Every worker of every machine has the rows of this moment."""
         wanted = self.database.config_version()
         for machine in self.machines:
