@@ -184,7 +184,7 @@ class Stage:
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def check(
-        self, history: History, *, fault_end: float | None = None, drain_s: float = 10.0, expect_tokens: int | None = None
+        self, history: History, *, fault_end: float | None = None, drain_s: float = 30.0, expect_tokens: int | None = None
     ) -> Figures:
         """Waits until nothing more comes, at most `drain_s`, and joins the three ledgers. Fails on a swapped answer."""
         give_up_at = time.monotonic() + drain_s
