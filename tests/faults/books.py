@@ -36,7 +36,7 @@ class Books:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.communicate(timeout=10)
+            self._process.communicate(timeout=60)
 
     def _start(self) -> subprocess.Popen[str]:
         env = clean_environment(**SECRETS, DATABASE_URL="sqlite:///:memory:", DJANGO_SETTINGS_MODULE="llmcontrol.settings")

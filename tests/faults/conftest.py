@@ -118,7 +118,7 @@ def judge(request: pytest.FixtureRequest) -> Judge:
     backend = request.getfixturevalue("backend") if "backend" in request.fixturenames else SQLITE
     request.node.stash[_BACKEND] = backend
     request.node.stash[_RESULTS] = []
-    return Judge(backend, request.node.stash[_RESULTS])
+    return Judge(backend, request.node.stash[_RESULTS], busy=request.config.getoption("--fault-load") == "short")
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ class Machine:
             self.wait_until_ready()
             self.first_start_s = self.first_start_s or time.monotonic() - began
 
-    def wait_until_ready(self, timeout_s: float = 30.0) -> None:
+    def wait_until_ready(self, timeout_s: float = 90.0) -> None:
         """Every worker has started, and whoever takes a connection says that it is ready."""
         try:
             self.wait_until_started(timeout_s)
@@ -80,7 +80,7 @@ class Machine:
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.log_tail()}") from None
 
-    def wait_until_started(self, timeout_s: float = 30.0) -> None:
+    def wait_until_started(self, timeout_s: float = 90.0) -> None:
         """Every worker is there; what dead processes left may not be replayed yet, nor the configuration loaded."""
         until(self._started, "every worker has started", timeout_s=timeout_s)
 
@@ -110,7 +110,7 @@ class Machine:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def wait_replaced(self, pid: int, timeout_s: float = 15.0) -> None:
+    def wait_replaced(self, pid: int, timeout_s: float = 60.0) -> None:
         """Until `pid` is gone and as many workers serve as are wanted."""
 
         def replaced() -> bool:

@@ -35,7 +35,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(look: Callable[[], T], what: str, *, timeout_s: float = 30.0, every_s: float = 0.02) -> T:
+def until(look: Callable[[], T], what: str, *, timeout_s: float = 60.0, every_s: float = 0.02) -> T:
     """The first true value of `look`; fails, saying `what` was waited for, after `timeout_s`."""
     give_up_at = time.monotonic() + timeout_s
     while not (value := look()):

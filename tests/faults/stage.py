@@ -147,7 +147,7 @@ class Stage:
         self.apply()
         return key
 
-    def apply(self, timeout_s: float = 10.0) -> None:
+    def apply(self, timeout_s: float = 60.0) -> None:
         """Every worker of every machine has the rows of this moment."""
         wanted = self.database.config_version()
         for machine in self.machines:
@@ -190,7 +190,7 @@ class Stage:
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def check(
-        self, history: History, *, fault_end: float | None = None, drain_s: float = 10.0, expect_tokens: int | None = None
+        self, history: History, *, fault_end: float | None = None, drain_s: float = 30.0, expect_tokens: int | None = None
     ) -> Figures:
         """Waits until nothing more comes, at most `drain_s`, and joins the three ledgers. Fails on a swapped answer."""
         give_up_at = time.monotonic() + drain_s

@@ -112,7 +112,7 @@ def test_f29_every_vendor_dead(stage: Stage, size: LoadSize, judge: Judge) -> No
         unit="×",
     )
     if dead_s == DEAD_S:  # over a few seconds it is noise
-        judge("F29", "CPU during ÷ before", cpu_dead / cpu_before, at_most=1, unit="×", why=figures.explain())
+        judge("F29", "CPU during ÷ before", cpu_dead / cpu_before, at_most=1, unit="×", why=figures.explain(), timed=True)
     judge(
         "F29",
         "refused at once, with Retry-After",

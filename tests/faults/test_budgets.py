@@ -119,7 +119,7 @@ def test_f40_a_worker_is_killed_with_reservations_in_flight(new_stage: Callable[
         return await running
 
     asyncio.run(killed())
-    until(lambda: books(stage).leased == 0, "leases are back", timeout_s=15)
+    until(lambda: books(stage).leased == 0, "leases are back", timeout_s=60)
     found = books(stage)
     usage = [used for used in stage.database.usage() if used.key_id == key["id"]]
     interrupted = [used for used in usage if used.status == "interrupted" and used.output_tokens]

@@ -68,7 +68,7 @@ def judge_stall(judge: Judge, silent: History, helped: History, attempts: list[A
     timed_out = silent.where(lambda row: (row.status, row.code) == (504, "upstream_timeout"))
     judge("F18", "504 upstream_timeout", 100 * len(timed_out) / len(silent), at_least=100, unit="%", why=str(silent.statuses()))
     off_pct = 100 * max(abs(row.latency_s - LIMIT_S) / LIMIT_S for row in silent)
-    judge("F18", "error beside the timeout", off_pct, at_most=10, unit="%", why=latencies(silent))
+    judge("F18", "error beside the timeout", off_pct, at_most=10, unit="%", why=latencies(silent), timed=True)
     judge("F18", "answered by the next target", 100 * len(helped.ok) / len(helped), at_least=100, unit="%", why=str(helped.statuses()))
     left_s = [attempt.call.gone_at - attempt.row.end_t for attempt in attempts if attempt.call and attempt.call.gone_at and attempt.row]
     assert len(left_s) == len(attempts) == len(silent)

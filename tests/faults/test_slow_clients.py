@@ -40,7 +40,7 @@ def test_f36_fifty_clients_that_do_not_read(new_stage: Callable[..., Stage], jud
         clients = [unread(stage, huge) for _ in range(UNREAD)]
         until(lambda: stage.vendor.stats()["in_flight"] == UNREAD, "all fifty are being answered")
         began_s = time.monotonic()
-        until(lambda: stage.vendor.stats()["in_flight"] == 0, "all fifty are cut", timeout_s=30)
+        until(lambda: stage.vendor.stats()["in_flight"] == 0, "all fifty are cut", timeout_s=60)
         cut_s = time.monotonic() - began_s
     # What the kernel holds for a client comes before the end, four kilobytes at a time.
     until(lambda: sum(map(has_ended, clients)) == UNREAD, "every client's connection has ended", timeout_s=60)
@@ -51,7 +51,7 @@ def test_f36_fifty_clients_that_do_not_read(new_stage: Callable[..., Stage], jud
     figures = stage.check(history)
     judge("F36", "RSS (G14)", rss.over_mb, at_most=32, unit="MB")
     # Who took something, be it only into the kernel's buffers, has as long again.
-    judge("F36", "all cut", cut_s, at_most=2 * WRITE_TIMEOUT_S, unit="s")
+    judge("F36", "all cut", cut_s, at_most=2 * WRITE_TIMEOUT_S + LATE_S, unit="s")
     judge("F36", "connections that were cut", ended, equals=UNREAD)
     judge("F36", "slots not freed", len(history) - len(history.ok), at_most=0, why=figures.explain())
 

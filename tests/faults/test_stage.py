@@ -132,6 +132,24 @@ def test_a_missed_goal_is_noted_and_fails() -> None:
     assert "| G16 | longest recovery after any fault | REC | ≤ 5 s | 2 s, at F01 | not run | its own |" in text
 
 
+def test_on_a_busy_machine_a_time_fails_only_out_of_all_proportion() -> None:
+    results: list[Result] = []
+    judge = Judge("sqlite", results, busy=True)
+    judge("F01", "REC", 19.0, at_most=3, unit="s")
+    judge("F34", "DRIFT of a single one", 5, at_most=1, unit="tokens", timed=True)
+    assert [result.met for result in results] == [False, False]
+    for figure, measured, options in (
+        ("REC", 21.0, {"at_most": 3, "unit": "s"}),
+        ("LOST", 1, {"at_most": 0}),
+        ("DRIFT of a single one", 6, {"at_most": 1, "unit": "tokens", "timed": True}),
+        ("shortest wait", 1.0, {"at_least": 2, "unit": "s"}),
+    ):
+        with pytest.raises(AssertionError, match=figure):
+            judge("F01", figure, measured, **options)
+    with pytest.raises(AssertionError, match="REC"):
+        Judge("sqlite", results)("F01", "REC", 3.1, at_most=3, unit="s")
+
+
 def test_a_goal_known_to_be_missed_is_shown_with_its_reason_until_it_is_met() -> None:
     results: list[Result] = []
     judge = Judge("sqlite", results)

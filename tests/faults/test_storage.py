@@ -118,7 +118,7 @@ def test_f08_a_configuration_is_served_for_so_long_and_no_longer(new_stage: Call
     assert postgres is not None
     postgres.kill()
     died = time.monotonic()
-    until(lambda: {stage.ask(alias).status for _ in range(8)} == {503}, "no worker serves it any more", timeout_s=15)
+    until(lambda: {stage.ask(alias).status for _ in range(8)} == {503}, "no worker serves it any more", timeout_s=60)
     judge("F08", "served beyond LLM_MAX_CONFIG_AGE_S", time.monotonic() - died - 3, at_most=2, unit="s")
     assert not stage.machine.is_ready()
     postgres.start()
@@ -281,7 +281,7 @@ def test_f11_disk_full(disk: Path, new_stage: Callable[..., Stage], size: LoadSi
     with kept_full(disk):
         load.wait_until(size.fault_at_s + 2)
         full_from = time.time()
-        answer = until(lambda: refused_write(stage), "an admin's write finds no room", timeout_s=15)
+        answer = until(lambda: refused_write(stage), "an admin's write finds no room", timeout_s=60)
         load.wait_until(size.fault_until_s)
         full_until = time.time()
     space_at = time.time()

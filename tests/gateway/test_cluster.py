@@ -191,7 +191,7 @@ def test_several_processes_admit_exactly_the_limit(redis: RedisServer) -> None:
     processes = [context.Process(target=_take_in_process, args=(redis.url, line, 150, counts)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert sum(counts.get(timeout=30) for _ in processes) == 60
+    assert sum(counts.get(timeout=120) for _ in processes) == 60
     for process in processes:
         process.join(10)
 
