@@ -172,6 +172,8 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
         "dropped": "seed",
         "config_version": 17,
         **labels,
+        "prompt_name": "",
+        "prompt_version": 0,
     }
 
 
