@@ -1,4 +1,4 @@
-"""What `manage.py check --database default` can know of models and routes: whether each row could be saved as it is."""
+"""What `manage.py check --database default` can know of models, routes and prompts: whether each row could be saved as it is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from django.core.checks import CheckMessage, Tags, Warning, register
 from django.db import DatabaseError
 
 from models_registry.conversion import unconvertible
-from models_registry.models import ExchangeRate, LLMModel, Price, Route
+from models_registry.models import ExchangeRate, LLMModel, Price, PromptTemplate, PromptVersion, Route
 from providers.checks import refused_rows
 
 
 @register(Tags.database)
 def model_rows_work(databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
     """See `refused_rows`."""
-    row_types = (LLMModel, Price, Route, ExchangeRate)
+    row_types = (LLMModel, Price, Route, ExchangeRate, PromptTemplate, PromptVersion)
     return [message for row_type in row_types for message in refused_rows(row_type, databases, "models_registry.E001")]
 
 

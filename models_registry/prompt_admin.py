@@ -39,6 +39,7 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
         ("Which version is meant", {"fields": ("labels", "versions")}),
     )
     readonly_fields = ("versions", "wording")
+    exclude = ("labels",)  # the form has it, and the service sets it: a label may name the version that is being made
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PromptTemplate]:
         return super().get_queryset(request).annotate(latest_number=Max("versions__number"))

@@ -46,6 +46,8 @@ class JsonText(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         text = super().to_python(value)
+        if "\\u0000" in text:
+            raise forms.ValidationError("NUL (\\u0000) cannot be stored: leave it out.")
         try:
             found = msgspec.json.decode(text or msgspec.json.encode(self._kind()))
         except (msgspec.DecodeError, RecursionError) as refused:

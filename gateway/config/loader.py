@@ -310,6 +310,7 @@ class _Reach:
         self._models = models
         self._routes = routes
         self._of_team: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._prompts_of_team: dict[str, frozenset[str]] = {}
 
     def of(self, team_id: str) -> tuple[frozenset[str], frozenset[str]]:
         """(hidden names, barred model ids)"""
@@ -320,7 +321,9 @@ class _Reach:
         return self._of_team[team_id]
 
     def hidden_prompts(self, team_id: str) -> frozenset[str]:
-        return self._closed.barred_prompts([("team", team_id)]) if self._closed.prompts else frozenset()
+        if self._closed.prompts and team_id not in self._prompts_of_team:
+            self._prompts_of_team[team_id] = self._closed.barred_prompts([("team", team_id)])
+        return self._prompts_of_team.get(team_id, frozenset())
 
     def _work_out(self, holders: list[tuple[str, str]]) -> tuple[frozenset[str], frozenset[str]]:
         barred = self._closed.barred_models(holders)

@@ -54,8 +54,11 @@ def test_a_prompt_is_written_changed_and_labelled(root: Client, prompt: PromptTe
         "labels": "production = 1\r\nstaging = 2",
         "note": "kinder",
     }
-    page = root.post(url_of("change", prompt), changed, follow=True).content.decode()
-    assert "Version 2 was made. Requests that name none get version 1, as labelled." in page
+    answer = root.post(url_of("change", prompt), {**changed, "_continue": "on"}, follow=True)
+    assert answer.redirect_chain, answer.context["adminform"].form.errors
+    told = [str(message) for message in answer.context["messages"]]
+    assert "Version 2 was made. Requests that name none get version 1, as labelled." in told
+    page = answer.content.decode()
     prompt.refresh_from_db()
     assert prompt.labels == {"production": 1, "staging": 2}
     assert "kinder" in page

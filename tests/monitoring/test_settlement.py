@@ -140,6 +140,8 @@ def test_an_end_says_each_thing_under_its_name() -> None:
         "config_version": 17,
         "dropped": "seed, top_k",
         **LABELS,
+        "prompt_name": "",
+        "prompt_version": 0,
     }
     assert ended(None) == answered
 
