@@ -28,7 +28,8 @@ _HEADING = """\
 # Security figures
 
 Goals of security, each measured by a command. This page is written by `make security-figures`; do not edit it. On {cores} processor cores.
-**Bold** is a goal that was missed. What stands behind each: [SECURITY.md](../SECURITY.md), `tests/security/README.md`.
+**Bold** is a goal that was missed; a goal without a line was not measured yet. What stands behind
+each: [SECURITY.md](../SECURITY.md), `tests/security/README.md`.
 
 | goal | what | goal value | measured | by |
 |---|---|---|---|---|
