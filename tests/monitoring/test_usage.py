@@ -179,8 +179,6 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
         "prompt_version": 3,
         "decision": "why",
         **labels,
-        "prompt_name": "",
-        "prompt_version": 0,
     }
 
 
