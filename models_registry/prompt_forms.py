@@ -45,7 +45,7 @@ class JsonText(forms.CharField):
         return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
     def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
+        text = super().to_python(value) or ""
         if "\\u0000" in text:
             raise forms.ValidationError("NUL (\\u0000) cannot be stored: leave it out.")
         try:

@@ -123,7 +123,8 @@ async def left(vendor: FaultVendor) -> None:
     [
         ("fault-stall", quick(first_byte_s=0.1), "begin to answer within 0.1 seconds"),
         ("fault-stall-midstream", quick(idle_s=0.1), "sent nothing for 0.1 seconds"),
-        ("fault-drip", quick(idle_s=0.2, total_s=0.3), "not complete after 0.3 seconds"),
+        ("fault-drip", quick(idle_s=5, total_s=0.3), "not complete after 0.3 seconds"),
+        ("fault-drip", quick(idle_s=0.2, total_s=30), "of the 32 bytes that it has to send for 0.2 seconds"),
     ],
 )
 async def test_a_timeout_says_which(vendor: FaultVendor, transport: GuardedTransport, name: str, timeouts: TimeoutSpec, words: str) -> None:

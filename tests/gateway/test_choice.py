@@ -25,7 +25,7 @@ class ChoiceBench(Bench):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *routes: RouteSpec, rows: dict[str, dict[str, Any]] | None = None, **caller: Any):
         super().__init__(monkeypatch, providers="abcd", **caller)
         monkeypatch.setattr("gateway.runtime.adapter_for", adapter_of)
-        monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+        monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
         changed = {name: msgspec.structs.replace(self.model(name), alias=name, **(rows or {}).get(name, {})) for name in "abcd"}
         self.snapshot = msgspec.structs.replace(
             self.snapshot, models={name: (model,) for name, model in changed.items()}, routes={route.alias: route for route in routes}

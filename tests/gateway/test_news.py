@@ -21,7 +21,7 @@ FAULT = ProviderFault("it failed")
 
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.retry.backoff_s", lambda error, failures, rng: 0)
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
 
 
 @pytest.fixture
