@@ -77,7 +77,7 @@ class Scoped(_AdminBase):
         """What Django's filters on a column write into the address."""
         field = self.model._meta.get_field(column)
         exact = f"{column}__{field.target_field.name}__exact" if field.is_relation else f"{column}__exact"
-        return {exact, f"{column}__isnull", f"{column}__isempty"}
+        return {column, exact, f"{column}__isnull", f"{column}__isempty"}
 
     def _may(self, request: HttpRequest, verb: str, obj: Any) -> bool:
         """The theme asks of rows by their id."""

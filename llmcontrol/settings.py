@@ -192,7 +192,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices", "WebhookStatus": "telling.models.Webhook.Status.choices"},
+    "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices", "WebhookStatus": "telling.models.WebhookStatus.choices"},
 }
 
 # Channels -----------------------------------------------------------------------------------------------------------

@@ -44,16 +44,19 @@ class WebhookSecret(models.Model):
         return key_ring().open(bytes(self.secret), self.bound_to())
 
 
+class WebhookStatus(models.TextChoices):
+    PENDING = "pending", "Pending"
+    DELIVERED = "delivered", "Delivered"
+    DEAD = "dead", "Dead letter"
+
+
 class Webhook(models.Model):
     """One event for one address, written in the transaction of what it tells. Its id is `webhook-id`, the same at every try.
 
     On lease until `lease_until`; only the holder of the latest `fence` may write what came of a try.
     """
 
-    class Status(models.TextChoices):
-        PENDING = "pending", "Pending"
-        DELIVERED = "delivered", "Delivered"
-        DEAD = "dead", "Dead letter"
+    Status = WebhookStatus
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     team = models.ForeignKey(Team, null=True, on_delete=models.CASCADE, related_name="+")

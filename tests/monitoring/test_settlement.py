@@ -142,6 +142,9 @@ def test_an_end_says_each_thing_under_its_name() -> None:
         **LABELS,
         "prompt_name": "",
         "prompt_version": 0,
+        "cache": "",
+        "saved_micros": None,
+        "decision": "",
     }
     assert ended(None) == answered
 

@@ -27,6 +27,7 @@ def body(world: World, **fields: Any) -> dict[str, Any]:
         "max_output_tokens": 16_384,
         "capabilities": ["tools", "images"],
         "quality": 80,
+        "cache_ttl_s": None,
         **fields,
     }
 

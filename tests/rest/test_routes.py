@@ -23,6 +23,7 @@ BODY: dict[str, Any] = {
     "task_types": ["translation", "our-own"],
     "degrade_to": "small",
     "fixed_answer": "Please come back later.",
+    "cache_ttl_s": None,
 }
 
 

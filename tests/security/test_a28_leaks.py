@@ -43,7 +43,7 @@ def test_what_a_vendor_says_instead_of_an_answer_is_not_handed_on(house: House, 
 
 
 def prompts(word: str) -> list[tuple[str, dict[str, Any]]]:
-    """The word in every place of a request that holds somebody's text."""
+    """The word in every place of a request that holds somebody's text. Its `user` is kept on purpose: budgets count by it."""
     said = f"my secret is {word}"
     tool = {"type": "function", "function": {"name": "f", "description": said, "parameters": {"type": "object", "description": said}}}
     called = {
@@ -58,13 +58,13 @@ def prompts(word: str) -> list[tuple[str, dict[str, Any]]]:
         (chat, {"messages": [{"role": "user", "content": [{"type": "text", "text": said}]}]}),
         (chat, {"messages": wire.asking(said), "tools": [tool]}),
         (chat, {"messages": [*wire.HELLO, called, {"role": "tool", "tool_call_id": "c", "content": said}]}),
-        (chat, {"messages": wire.asking(said), "user": said, "metadata": {"note": said}, "stop": [said]}),
+        (chat, {"messages": wire.asking(said), "metadata": {"note": said}, "stop": [said]}),
         (chat, {"messages": wire.asking(said), "temperature": said}),
         (chat, {"messages": wire.asking(said), "n": 10**6}),
         (chat, {"messages": said}),
         (chat, {"messages": [{"role": said, "content": 5}]}),
         (chat, {"messages": wire.asking(said), said: said}),
-        ("/v1/messages", {"messages": wire.asking(said), "max_tokens": 5, "system": said, "metadata": {"user_id": said}}),
+        ("/v1/messages", {"messages": wire.asking(said), "max_tokens": 5, "system": said}),
         ("/v1/responses", {"input": said, "instructions": said}),
         ("/v1/completions", {"prompt": said}),
         ("/api/generate", {"prompt": said}),

@@ -26,6 +26,7 @@ from gateway.doors import (
     openai_reading,
     responses,
 )
+from gateway.doors.routing_fields import routed
 from providers.adapters.registry import adapter_for
 from tests.adapters.cast import SECRET, provider
 
@@ -470,7 +471,12 @@ SAYS_NOTHING = {
     "responses_reading.Item.status": "what is given back is over",
     "openai_reading._Schema.name": "a label; where a wire knows none, the schema alone binds",
     "responses._Format.name": "a label; where a wire knows none, the schema alone binds",
-    **{f"{door}._Body.cache": "says what our own cache may do" for door in ("anthropic_messages", "completions", "generate", "responses")},
+    **{
+        f"{door}._Body.cache": "says what our own cache may do"
+        for door in ("anthropic_messages", "completions", "generate", "openai_chat", "responses")
+    },
+    "generate._Body.task_type": "says which model is asked: routing's",
+    "generate._Body.models": "says which model is asked: routing's",
     "chat.CacheWish.enabled": "says what our own cache may do",
     "chat.CacheWish.ttl_s": "says what our own cache may do",
     "openai_reading._Schema.strict": "where a wire has no word for it, every schema binds",
@@ -520,7 +526,7 @@ def outcome(client: Client, kind: str, body: Body, *, drop: bool) -> Outcome:
     base_url = {"azure": "https://r.openai.azure.com", "openai_compatible": "https://v.test/v1"}.get(kind, "")
     model = ModelSpec("model-1", "alias", "gpt-x", "provider-1", drop_params=drop)
     try:
-        request = client.dialect.parse(json.dumps({**client.base, **body}).encode())
+        request = routed(client.dialect.parse(json.dumps({**client.base, **body}).encode()))
         call = adapter_for(provider(kind, base_url)).chat_call(request, model, SECRET)
     except InvalidRequest as refusal:
         return Outcome((), (), refusal.param or "")
@@ -579,11 +585,11 @@ def test_the_wish_of_our_cache_goes_to_no_vendor(name: str, kind: str) -> None:
     assert outcome(CLIENTS[name], kind, {"cache": {"ttl_s": 60}}, drop=False) == outcome(CLIENTS[name], kind, {}, drop=False)
 
 
-@pytest.mark.parametrize("field", ["task_type", "models"])
+@pytest.mark.parametrize("ours", [{"task_type": "translation"}, {"models": ["another"]}], ids=["task_type", "models"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CLIENTS)
-def test_fields_of_ours_are_refused_where_they_do_nothing_yet(name: str, kind: str, field: str) -> None:
-    assert outcome(CLIENTS[name], kind, {field: "x"}, drop=True).refused == field
+def test_what_says_which_model_goes_to_no_vendor(name: str, kind: str, ours: dict[str, Any]) -> None:
+    assert outcome(CLIENTS[name], kind, ours, drop=False) == outcome(CLIENTS[name], kind, {}, drop=False)
 
 
 EMBEDDING = Client(
@@ -610,7 +616,7 @@ def test_no_field_of_embeddings_is_lost(kind: str, drop: bool) -> None:
     assert known - set(EMBEDDING.pairs) == EMBEDDING_KNOWN_ELSEWHERE
     for key, pair in EMBEDDING.pairs.items():
         assert outcome(EMBEDDING, kind, pair.before, drop=drop) != outcome(EMBEDDING, kind, pair.after, drop=drop), key
-    assert outcome(EMBEDDING, kind, {"models": ["x"]}, drop=drop).refused == "models"
+    assert outcome(EMBEDDING, kind, {"models": ["x"]}, drop=drop) == outcome(EMBEDDING, kind, {}, drop=drop)
 
 
 @pytest.mark.parametrize("kind", ["gemini", "dashscope"])
