@@ -118,11 +118,14 @@ class BreakerGate:
         elif self._breaker.current_state != _CLOSED:
             return  # a call from before the breaker opened says nothing new
         self.calm = False
+        came_by = error.__traceback__
         try:
             self._breaker.call(_raise, error)
         except BaseException as raised:
             if raised is not error and not isinstance(raised, pybreaker.CircuitBreakerError):
                 raise
+        finally:
+            error.__traceback__ = came_by  # the frames of raising it here hold it, and would be freed by the collector alone
         if self._window is not None and not trial and self._window.add(now, failed=True).reached(self._spec):
             self._breaker.open()
         if self._breaker.current_state == _OPEN:

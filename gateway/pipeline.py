@@ -296,6 +296,10 @@ class Generation:
         )
         self._write(records)
         self._count(error, now)
+        if error is not None:
+            # Nobody reads it from here on, and its frames hold what was read of the answer, and each other: without this it would be
+            # the collector, which comes seldom, that frees megabytes.
+            error.__traceback__ = error.__context__ = None
 
     def has_grown(self) -> bool:
         """See `gateway.progress.Stream`."""

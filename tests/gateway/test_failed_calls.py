@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from traceback import walk_tb
 from typing import Any
 
@@ -107,3 +109,37 @@ async def test_all_calls_of_a_request_share_its_time(alone: Bench, monkeypatch: 
     monkeypatch.setattr(ScriptedAdapter, "send", lambda self, transport, call: transport.open(call, timeouts))
     await failure(alone.generation())
     assert [(bounds.connect_s, bounds.total_s) for bounds in slow.bounds] == [(3, 10), (3, 5.5), (1, 1)]
+
+
+class Megabytes:
+    """Stands for what had been read of an answer when it failed."""
+
+
+@pytest.mark.parametrize("providers", ["a", "ab"], ids=["told to the caller", "another answers"])
+async def test_what_was_read_of_it_is_freed_at_once_and_not_by_the_collector(monkeypatch: pytest.MonkeyPatch, providers: str) -> None:
+    monkeypatch.setattr("gateway.retry.backoff_s", lambda *_: 0)
+    bench, held = Bench(monkeypatch, providers=providers), []
+
+    async def fail() -> None:
+        read = Megabytes()
+        held.append(weakref.ref(read))
+        raise ProviderNonsense("No answer.")
+
+    bench.scripts["a"], bench.scripts["b"] = [fail] * 3, [ANSWER]
+
+    async def ask() -> None:
+        generation, error = bench.generation(), None
+        try:
+            await generation.start()
+        except GatewayError as failed:
+            error = failed
+        generation.end(error)
+
+    gc.collect()
+    gc.disable()
+    try:
+        await ask()
+        assert held
+        assert [ref() for ref in held] == [None] * len(held)
+    finally:
+        gc.enable()
