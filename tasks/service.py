@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Min
 
 from access.models import ApiKey
 from core.errors import CallerLimited, GatewayError, InvalidRequest
@@ -164,7 +165,9 @@ def _before(by: Submitter, idempotency_key: str, fingerprint: str) -> list[Task]
         return []
     if first.fingerprint != fingerprint:
         raise KeyReused("This Idempotency-Key came with another task before; use a new one for a new task.", param="Idempotency-Key")
-    return list(Task.objects.filter(batch=first.batch).order_by("rank", "created_at")) if first.batch else [first]
+    if first.batch is None:
+        return [first]
+    return list(Task.objects.filter(batch=first.batch).annotate(submitted=Min("events__seq")).order_by("submitted"))
 
 
 def _require_room(rows: Sequence[Task], now: float) -> None:

@@ -20,6 +20,7 @@ from tasks.api import serializers as shapes
 from tasks.api.filters import TaskFilters
 from tasks.models import Task
 from tasks.service import Submission, Submitter
+from tasks.states import Status
 
 _MAX_EVENTS = 500
 _ONCE = [
@@ -58,14 +59,13 @@ class TaskViewSet(GenericViewSet):
     @extend_schema(request=shapes.TaskBody, responses={202: shapes.Submitted}, parameters=_ONCE)
     def create(self, request: Request) -> Response:
         (task,) = self._submitted(request, [_read(request.data)])
-        return Response({"task_id": task.public_id, "status": task.status}, status=202)
+        return Response(_accepted(task), status=202)
 
     @extend_schema(request=shapes.BatchBody, responses={202: shapes.BatchSubmitted}, parameters=_ONCE)
     def batch(self, request: Request) -> Response:
         """All of them, or none."""
         rows = self._submitted(request, _read_batch(request.data))
-        tasks = [{"task_id": row.public_id, "status": row.status} for row in rows]
-        return Response({"batch_id": rows[0].batch, "tasks": tasks}, status=202)
+        return Response({"batch_id": rows[0].batch, "tasks": [_accepted(row) for row in rows]}, status=202)
 
     def list(self, request: Request) -> Response:
         rows = self.filter_queryset(self.get_queryset())
@@ -110,6 +110,11 @@ class TaskViewSet(GenericViewSet):
         if task is None:
             raise NotFound("There is no such task.")
         return task
+
+
+def _accepted(task: Task) -> dict[str, str]:
+    """As it was accepted, whenever the same submission comes again."""
+    return {"task_id": task.public_id, "status": Status.QUEUED}
 
 
 def _submitter(request: Request) -> Submitter:

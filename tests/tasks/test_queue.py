@@ -182,3 +182,10 @@ def test_what_is_wrong_is_named(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         service.read(body, where="tasks.7.")
     assert refused.value.param == f"tasks.7.{param}"
+
+
+def test_a_batch_that_comes_again_is_answered_in_its_order() -> None:
+    """Priorities do not shuffle it."""
+    batch = asked(prompt="a", priority="low"), asked(prompt="b", priority="urgent"), asked(prompt="c", priority="low")
+    first = submit(*batch, idempotency_key="k")
+    assert [row.prompt for row in first] == [row.prompt for row in submit(*batch, idempotency_key="k")] == ["a", "b", "c"]
