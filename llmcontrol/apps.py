@@ -1,6 +1,7 @@
 import sys
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin import apps as django_admin
 
 
@@ -19,8 +20,9 @@ class LlmcontrolConfig(AppConfig):
 
     def ready(self) -> None:
         """This app is the last: all others, the admin's modules included, have been loaded."""
-        if sys.modules.get("psycopg", self) is None:
-            del sys.modules["psycopg"]
+        for name in settings.HELD_BACK:
+            if sys.modules.get(name, self) is None:
+                del sys.modules[name]
         from django.contrib.admin.views.main import ChangeList
 
         from llmcontrol.admin_search import BoundedSearch

@@ -142,6 +142,9 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 # Database -----------------------------------------------------------------------------------------------------------
+# What libraries load where it happens to be installed, for what nobody here asks of them: 8 MB in every process. While the apps are
+# loaded there is no such module (apps.py lets it go), and they do without.
+HELD_BACK: tuple[str, ...] = ("requests", "pygments")
 DATABASE_URL = env.text("DATABASE_URL") or f"sqlite:///{STATE_DIR / 'llmcontrol.sqlite3'}"
 try:
     DATABASES = {"default": dj_database_url.parse(DATABASE_URL)}
@@ -156,8 +159,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     # The admin's theme loads the Postgres driver where there is one, for form fields of Postgres: 11 MB in every process.
-    # Held back while the apps are loaded (apps.py lets it go), the theme does without.
-    sys.modules.setdefault("psycopg", None)  # type: ignore[arg-type]
+    HELD_BACK = (*HELD_BACK, "psycopg")
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2, "options": "-c statement_timeout=30000 -c lock_timeout=10000"}
     # Hands tasks to workers on any number of machines; its tables cannot be made on SQLite. Before "tasks", which does without its pages.
@@ -165,6 +167,8 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     PROCRASTINATE_AUTODISCOVER_MODULE_NAME = None
 else:
     raise ConfigurationError("DATABASE_URL: only sqlite and postgres are supported")
+for _name in HELD_BACK:
+    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]
 
 # Redis --------------------------------------------------------------------------------------------------------------
 REDIS_ADDRESS = read_address(url) if (url := env.text("REDIS_URL")) else None
