@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 import msgspec
 
 from core.config import CallerSpec
-from core.errors import GatewayError, InvalidRequest, NotAuthenticated, ProviderNonsense, ServerBusy
+from core.errors import CallerError, GatewayError, InvalidRequest, NotAuthenticated, ProviderNonsense, ServerBusy
 from gateway.client import Llm, Reply, alias_of
 from gateway.doors.http import Gateway
 from gateway.functions import shaped
-from gateway.router import View, default_alias, route_for
+from gateway.router import AUTO, View, default_alias, route_for, targets_of
 from tasks.kinds import KINDS, Answer, Kind
 from tasks.models import Task
 from tasks.queue import Ending
 from tasks.states import Status
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
+# A change of the configuration has reached every process by then.
+_HEARD_EVERYWHERE_S, _LOOK_AGAIN_S = 3.0, 0.1
 _PERSON_SCOPES = frozenset({"chat"})
 
 
@@ -36,8 +39,7 @@ class Runner:
         request_id = ""
         try:
             kind = KINDS[task.kind]
-            view = self._gateway.live().manager.view
-            llm = Llm(self._gateway, lambda view: caller_of(view, task), _alias(view, caller_of(view, task), task), task_type=task.kind)
+            llm = Llm(self._gateway, lambda view: caller_of(view, task), await self._model(task), task_type=task.kind)
             reply, result = await self._answer(llm, kind, task)
             request_id = reply.request_id
             return Ending(Status.COMPLETED, result=result, request_id=request_id)
@@ -45,6 +47,19 @@ class Runner:
             return self._failed(task, error)
         except Exception as exc:
             return self._failed(task, GatewayError(f"The task failed in the gateway itself: {type(exc).__name__}.", detail=repr(exc)))
+
+    async def _model(self, task: Task) -> str:
+        """The name to ask for. Who submitted the task may have made its key or model a moment ago, and this process may not have heard of
+        them yet: that is waited for. Raises GatewayError."""
+        submitted_s = task.created_at.timestamp() if task.created_at else 0.0
+        while True:
+            view = self._gateway.live().manager.view
+            try:
+                return _alias(view, caller_of(view, task), task)
+            except CallerError:
+                if self._wall() - submitted_s > _HEARD_EVERYWHERE_S:
+                    raise
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _answer(self, llm: Llm, kind: Kind, task: Task) -> tuple[Reply, dict[str, Any]]:
         messages = kind.messages(task.prompt, task.data)
@@ -88,7 +103,13 @@ def caller_of(view: View, task: Task) -> CallerSpec:
 
 
 def _alias(view: View, caller: CallerSpec, task: Task) -> str:
-    """What was asked for; else the route of the task's type, or the route or model that has its name; else the default chat model."""
-    if task.model:
-        return alias_of(view, caller, task.model)
-    return route_for(view, caller, task.kind) or default_alias(view, caller)
+    """What was asked for; else the route of the task's type, or the route or model that has its name; else the default chat model.
+
+    Raises UnknownModel, NotPermitted, InvalidRequest.
+    """
+    if not task.model:
+        return route_for(view, caller, task.kind) or default_alias(view, caller)
+    alias = alias_of(view, caller, task.model)
+    if alias != AUTO:
+        targets_of(view, caller, alias)
+    return alias

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -162,3 +164,19 @@ def test_every_kind_can_be_asked(name: str) -> None:
 def test_every_kind_of_the_contract_is_there() -> None:
     shipped = "semantic_analysis data_cleaning category_match text_summarization translation custom financial_analysis code_generation"
     assert set(KINDS) == {*shipped.split(), "data_extraction"} == set(DATA)
+
+
+async def test_a_model_that_was_made_a_moment_ago_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, runner = bench_of(monkeypatch, says("yes"))
+    looked: list[float] = []
+
+    async def hear(seconds: float) -> None:
+        looked.append(seconds)
+        bench.manager.apply(bench.snapshot)
+
+    monkeypatch.setattr("tasks.execution.asyncio", SimpleNamespace(sleep=hear))
+    for age_s, status in ((10, Status.FAILED), (1, Status.COMPLETED)):
+        bench.manager.apply(msgspec.structs.replace(bench.snapshot, models={}))
+        ending = await runner.run(task(model="m", created_at=datetime.fromtimestamp(1000 - age_s, UTC)))
+        assert ending.status == status, ending
+    assert len(looked) == 1
