@@ -20,7 +20,7 @@ from models_registry.sync import add_models
 from providers.models import Provider
 from providers.services import create_provider
 
-TOKEN_NAME = "LLM_AUTH_TOKEN"
+KEY_NAME = "LLM_AUTH_TOKEN"
 TEAM = "default"
 _PREFERRED = 10  # a model's priority is 100 where nobody says otherwise
 
@@ -78,14 +78,14 @@ def auth_token(token: Secret | None) -> Iterator[str]:
     it, or with another token, it is revoked. A revoked token stays revoked, also where an administrator has done it."""
     digest = digest_of(token.reveal()) if token else None
     with transaction.atomic():
-        for key in ApiKey.objects.filter(name=TOKEN_NAME, team__name=TEAM, revoked_at=None).exclude(digest=digest):
+        for key in ApiKey.objects.filter(name=KEY_NAME, team__name=TEAM, revoked_at=None).exclude(digest=digest):
             revoke_api_key(key)
-            yield f"The key {key} of an earlier {TOKEN_NAME} is revoked."
+            yield f"The key {key} of an earlier {KEY_NAME} is revoked."
         if token is None:
             return
         known = ApiKey.objects.filter(digest=digest).first()
         if known is None:
             team, _ = Team.objects.get_or_create(name=TEAM)
-            create_api_key(name=TOKEN_NAME, team=team, scopes=SCOPES, token=token)
+            create_api_key(name=KEY_NAME, team=team, scopes=SCOPES, token=token)
         elif known.revoked_at is not None:
-            yield f"{TOKEN_NAME} is a key that was revoked, and stays so: choose another token."
+            yield f"{KEY_NAME} is a key that was revoked, and stays so: choose another token."
