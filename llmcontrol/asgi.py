@@ -45,7 +45,7 @@ from gateway.progress import ProgressNotes  # noqa: E402
 from gateway.sharing.answers import Answers  # noqa: E402
 from gateway.sharing.entries import Entries  # noqa: E402
 from gateway.sharing.machine import joined  # noqa: E402
-from gateway.sharing.peers import Alone  # noqa: E402
+from gateway.sharing.peers import Alone, Peers  # noqa: E402
 from gateway.sharing.together import Together  # noqa: E402
 from llmcontrol.body_limit import BodyLimit  # noqa: E402
 from llmcontrol.request_limit import RequestLimit  # noqa: E402
@@ -102,9 +102,7 @@ class DataPlane:
             # Peers keep a value of up to a sixteenth of what they keep in all.
             longest = settings.IDEMPOTENCY_BYTES // 32
             gateway.idempotency.answers = Answers(self.peers, clock, ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=longest)
-        self._cache = Cache(clock, max_bytes=settings.CACHE_BYTES, max_entry_bytes=settings.CACHE_ENTRY_BYTES)
-        if not isinstance(self.peers, Alone):
-            self._cache.shared = Entries(self.peers, clock, max_bytes=settings.CACHE_BYTES // 32)
+        self._cache = _cache(self.peers, clock)
         self._progress = ProgressFiles(settings.JOURNAL_DIR, self._journal.token)
         self._bank = DatabaseBank(self._journal.token, settings.BUDGET_LEASE_S)
         self._budgets = Budgets(self._bank, clock, lease_s=settings.BUDGET_LEASE_S, timeout_s=settings.BUDGET_TIMEOUT_S)
@@ -132,13 +130,7 @@ class DataPlane:
             retention_days=settings.RETENTION_DAYS,
             bodies=BodyStore(gateway.bodies, settings.BODY_RETENTION_DAYS, clock),
         )
-        self._dispatcher = Dispatcher(
-            Runner(gateway, clock.wall, random.Random()),
-            clock.wall,
-            concurrency=settings.TASK_CONCURRENCY,
-            lease_s=settings.TASK_LEASE_S,
-            poll_s=settings.TASK_POLL_S,
-        )
+        self._dispatcher = _dispatcher(gateway, clock)
         self._deliverer = _deliverer(clock)
         self.feed = EventFeed(settings.EVENTS_POLL_S)
         self._tasks: list[asyncio.Task[None]] = []
@@ -235,6 +227,24 @@ class DataPlane:
 
     def _wake_deliverer(self, **signal: Any) -> None:
         self._loop.call_soon_threadsafe(self._deliverer.wake)
+
+
+def _cache(peers: Peers, clock: SystemClock) -> Cache:
+    cache = Cache(clock, max_bytes=settings.CACHE_BYTES, max_entry_bytes=settings.CACHE_ENTRY_BYTES)
+    if not isinstance(peers, Alone):
+        # As of idempotent answers: peers keep a value of up to a sixteenth of what they keep in all.
+        cache.shared = Entries(peers, clock, max_bytes=settings.CACHE_BYTES // 32)
+    return cache
+
+
+def _dispatcher(gateway: Gateway, clock: SystemClock) -> Dispatcher:
+    return Dispatcher(
+        Runner(gateway, clock.wall, random.Random()),
+        clock.wall,
+        concurrency=settings.TASK_CONCURRENCY,
+        lease_s=settings.TASK_LEASE_S,
+        poll_s=settings.TASK_POLL_S,
+    )
 
 
 def _deliverer(clock: SystemClock) -> Deliverer:
