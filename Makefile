@@ -13,9 +13,11 @@ TOOLS := .venv-tools
 PACKAGES := core monitoring providers models_registry access gateway tasks telling llmcontrol
 ARGS ?=
 T ?=
+# A process for each core, four at most: each has live servers of its own. Who is done takes over tests that another has not begun.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-kms faults faults-short check scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
+.PHONY: help run test test-clients test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +26,8 @@ run: $(STAMPS)/serving ## set everything up, then serve with a real local model 
 	@$(MAKE) -s $(STAMPS)/model || echo "The local model could not be installed; the next run tries again." >&2
 	@exec $(PY) manage.py quickstart $(ARGS)
 
-test: setup ## set everything up, then run every test (T=path: those)
-	$(PY) -m pytest $(T) $(ARGS)
+test: setup ## set everything up, then run every test, on every core (T=path: those, one after the other)
+	$(PY) -m pytest $(or $(T),$(PARALLEL)) $(ARGS)
 
 test-clients: setup ## real clients and independent mocks against a live gateway (needs Node 20 for some)
 	@$(MAKE) -s $(CLIENTS)/.python || echo "The Python clients could not be installed; their tests are skipped." >&2
@@ -42,14 +44,20 @@ faults: setup ## break things under full load, and write docs/reliability.md (AR
 faults-short: setup ## the part of it that CI runs, under a short load
 	$(PY) -m pytest tests/faults -m "short and not full_only" $(ARGS)
 
-check: setup ## what CI runs: style, types, import order, migrations, every test
+check: lint ## what CI runs: lint, then every test
+	$(PY) -m pytest $(PARALLEL) $(ARGS)
+
+lint: setup ## style, types, import order, migrations
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy $(PACKAGES) manage.py
 	.venv/bin/lint-imports
 	$(PY) manage.py makemigrations --check --dry-run --settings tests.settings
 	$(PY) manage.py check --settings tests.settings
-	$(PY) -m pytest $(ARGS)
+
+# What later steps of CI need, while its first ones run.
+install-ahead: $(STAMPS)/venv
+	@$(MAKE) -s -k $(TOOLS)/.installed $(CLIENTS)/.python $(CLIENTS)/.node $(KMS)/.installed
 
 scan: ## look for dangerous code: bandit, and rules of our own
 	@$(MAKE) -s $(TOOLS)/.installed

@@ -28,11 +28,11 @@ _CONFIGURATION_VIEWS = (
     _each("view", "providers", "provider", "providerkey")
     | _each("view", "models_registry", "llmmodel", "route", "prompttemplate", "price", "exchangerate")
     | _each("view", "access", "team", "teammember", "grant", "apikey", "budget")
-    | _each("view", "telling", "webhooksecret")
+    | _each("view", "telling", "webhooksecret", "alertrule", "alertchannel")
 )
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
 _SUMS = _each("view", "monitoring", "usagerecord", "rollup")
-_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook")
+_RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook", "alert")
 _TRAIL = _each("view export", "monitoring", "auditevent")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
@@ -40,6 +40,7 @@ _OPERATING = (
     | _each("add change", "models_registry", "llmmodel", "route", "prompttemplate")
     | _each("view change", "tasks", "task")
     | _each("replay", "telling", "webhook")
+    | _each("test", "telling", "alertchannel")
 )
 _ADMINISTERING = (
     _each("add change delete", "providers", "provider", "providerkey")
@@ -52,6 +53,7 @@ _ADMINISTERING = (
     | _each("add", "tasks", "task")
     | _each("view", "monitoring", "auditevent")
     | _each("add delete", "telling", "webhooksecret")
+    | _each("add change delete", "telling", "alertrule", "alertchannel")
 )
 
 # Name → what it is for, and its permissions. Every later one may do less, but for the auditor, who sees what the viewer does not.

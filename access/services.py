@@ -3,7 +3,7 @@ returned once and stored nowhere. Where a person asks, nobody gives more than th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ def create_api_key(
     *,
     name: str,
     team: Team,
-    scopes: Iterable[str] | None = None,
+    scopes: Sequence[str] | None = None,
     allowed_models: Iterable[str] | None = None,
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
@@ -182,8 +182,10 @@ def digest_of(plaintext: str) -> bytes:
     return keys.digest(settings.API_KEY_PEPPER, plaintext.encode())
 
 
-def checked_scopes(scopes: Iterable[str]) -> list[str]:
+def checked_scopes(scopes: Any) -> list[str]:
     """In the order of SCOPES, without doubles. Raises ValidationError on `scopes`."""
+    if not isinstance(scopes, list | tuple) or not all(isinstance(scope, str) for scope in scopes):
+        raise ValidationError({"scopes": f"Write a list of scopes; they are {', '.join(SCOPES)}."})
     given = set(scopes)
     if unknown := sorted(map(str, given - set(SCOPES))):
         raise ValidationError({"scopes": f"Unknown: {', '.join(unknown)}. The scopes are {', '.join(SCOPES)}."})

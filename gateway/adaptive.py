@@ -121,7 +121,9 @@ class Adaptive:
     An `Observed` per call tells it what became of that call.
     """
 
-    __slots__ = ("_accepted_among", "_bucket", "_flight", "_lately_among", "_pace", "_settled_at", "_stated", "in_flight", "parties")
+    __slots__ = (
+        *("_accepted_among", "_bucket", "_flight", "_lately_among", "_pace", "_settled_at", "_stated", "_told_by", "in_flight", "parties"),
+    )
 
     def __init__(self, spec: RateSpec, parties: int = 1) -> None:
         """`parties`: how many credentials share the provider, each of which has limits of its own."""
@@ -132,6 +134,8 @@ class Adaptive:
         self._settled_at = float("-inf")
         # The most calls among which one was accepted: since the last cut of the pace, and before it.
         self._lately_among = self._accepted_among = 1.0
+        # When the latest call began that was accepted among more than was known.
+        self._told_by = float("-inf")
         self.in_flight = 0
         self.parties = parties
 
@@ -149,12 +153,12 @@ class Adaptive:
 
     def numbers(self) -> tuple[float, ...]:
         """What was learnt, for `recall`; not the bucket, nor the calls in flight."""
-        return *self._flight.numbers(), *self._pace.numbers(), self._settled_at, self._lately_among, self._accepted_among
+        return *self._flight.numbers(), *self._pace.numbers(), self._settled_at, self._lately_among, self._accepted_among, self._told_by
 
     def recall(self, numbers: Sequence[float]) -> None:
         self._flight.recall(numbers[:9])
         self._pace.recall(numbers[9:18])
-        self._settled_at, self._lately_among, self._accepted_among = numbers[18:]
+        self._settled_at, self._lately_among, self._accepted_among, self._told_by = numbers[18:]
 
     def resize(self, spec: RateSpec, now: float) -> None:
         self._flight.resize(spec.capacity)
@@ -187,10 +191,12 @@ class Adaptive:
     def ended(self) -> None:
         self.in_flight -= 1
 
-    def succeeded(self, among: int, now: float, who: Hashable = None, stated: float | None = None) -> None:
-        """A call that began as one of `among` in flight was accepted; the vendor `stated` calls a second for `who`."""
+    def succeeded(self, among: int, booked_at: float, now: float, who: Hashable = None, stated: float | None = None) -> None:
+        """A call booked at `booked_at`, that began as one of `among` in flight, was accepted; the vendor `stated` calls a second
+        for `who`."""
         if among > self._lately_among:
             self._lately_among += (among - self._lately_among) / 2  # one alone may have found a place that we held for taken
+            self._told_by = max(self._told_by, booked_at)
         self._flight.carried(now)
         changed = self._pace.carried(now)
         if stated is not None and self._stated.get(who) != stated:
@@ -205,6 +211,9 @@ class Adaptive:
         if booked_at <= self._settled_at:
             return
         self._settled_at = now
+        if booked_at < self._told_by:
+            # This one was refused before those were accepted, and was counted among what they were accepted among.
+            self._accepted_among = self._lately_among = 1.0
         if among > max(self._accepted_among, self._lately_among) or (among >= self.concurrency and self._flight.probing):
             self._flight.level = min(self._flight.level, among)
             self._flight.cut(now, rest_s)
@@ -234,7 +243,7 @@ class Observed:
         self._among = rate.began()
 
     def succeeded(self, now: float, who: Hashable, stated: float | None) -> None:
-        self._rate.succeeded(self._among, now, who, stated)
+        self._rate.succeeded(self._among, self._booked_at, now, who, stated)
 
     def ended(self, now: float, *, refused: bool, rest_s: float = 0.0) -> None:
         """`refused`: the vendor said that this call was too much, and its key rests for `rest_s`."""

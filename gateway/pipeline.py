@@ -50,6 +50,7 @@ from gateway.progress import ProgressNotes
 from gateway.router import AUTO, Target, View, targets_for
 from gateway.settlement import Attempt, Charge
 from gateway.sharing.passage import Passage
+from gateway.tracing import Trace, Tracer, begun
 from gateway.upstream import Upstream
 from monitoring import metrics
 from monitoring.journal import AttemptSettled, Record, Sink
@@ -75,16 +76,19 @@ class Pipeline:
         budgets: Budgets | None = None,
         budget_output_tokens: int = 4096,
         cache: Cache | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`strict`: nothing is sent that the journal does not know of. `progress` None: what a killed process had forwarded of an
         unfinished stream is not known afterwards. `budgets` None: there are none. `budget_output_tokens`: so long may an answer be
-        of whose length neither the client nor the model says anything. `cache` None: no answer is given again."""
+        of whose length neither the client nor the model says anything. `cache` None: no answer is given again. `tracer` None: nothing
+        is traced."""
         self.manager = manager
         self.strict = strict
         self.progress = progress
         self.budgets = budgets
         self.budget_output_tokens = budget_output_tokens
         self.cache = cache
+        self.tracer = tracer
         self.sink = sink
         self.clock = clock
         self.max_retries = max_retries
@@ -138,6 +142,7 @@ class Generation:
         "_request",
         "_started_at",
         "_target",
+        "_trace",
         "_unwritten",
         "_use",
         "_view",
@@ -179,6 +184,8 @@ class Generation:
         self._client_timeout_s: float | None = None
         self._ended = False
         self._labels = labels_of(request)
+        tracer = pipeline.tracer
+        self._trace: Trace | None = begun(client_headers, tracer.ratio) if tracer is not None else None
         self._began_s = pipeline.clock.monotonic()
         self._started_at = pipeline.clock.wall()
         self.request_id = request_id
@@ -262,9 +269,7 @@ class Generation:
         if self._ended:
             return
         self._ended = True
-        records: list[Record] = []
-        if self._attempt is not None:
-            records.append(self._settle(self._attempt, error))
+        records: list[Record] = [self._settle(self._attempt, error)] if self._attempt is not None else []
         if self._use is not None:
             self._use.end(self._attempt, self._charge, self.dropped, error)
         now = self._pipeline.clock.monotonic()
@@ -275,27 +280,27 @@ class Generation:
                 self._passage.leave(self._charge.tokens)
             self._pipeline.leave()
         first_token_s = self._attempt.first_token_s if self._attempt else None
-        records.append(
-            settlement.ended(
-                request_id=self.request_id,
-                started_at=self._started_at,
-                duration_s=now - self._began_s,
-                caller=self._caller,
-                request=self._request,
-                target=self._target,
-                attempts=self._attempts,
-                charged=self._charge,
-                error=error,
-                first_token_s=None if first_token_s is None else first_token_s - self._began_s,
-                version=self._view.snapshot.version,
-                dropped=self.dropped,
-                labels=self._labels,
-                use=self._use,
-                decision=stored(self._decision) if self._decision is not None else "",
-            )
+        ended = settlement.ended(
+            request_id=self.request_id,
+            started_at=self._started_at,
+            duration_s=now - self._began_s,
+            caller=self._caller,
+            request=self._request,
+            target=self._target,
+            attempts=self._attempts,
+            charged=self._charge,
+            error=error,
+            first_token_s=None if first_token_s is None else first_token_s - self._began_s,
+            version=self._view.snapshot.version,
+            dropped=self.dropped,
+            labels=self._labels,
+            use=self._use,
+            decision=stored(self._decision) if self._decision is not None else "",
         )
-        self._write(records)
+        self._write([*records, ended])
         self._count(error, now)
+        if self._trace is not None and self._trace.sampled and self._pipeline.tracer is not None:
+            self._pipeline.tracer.ended(self._trace, ended)
         if error is not None:
             # Nobody reads it from here on, and its frames hold what was read of the answer, and each other: without this it would be
             # the collector, which comes seldom, that frees megabytes.
@@ -382,7 +387,8 @@ class Generation:
             elif gate is not None:
                 gate.undo(tokens)
             raise
-        await upstream.send(request, target.model, self._time_left_s() if self._attempts > 1 else None)
+        left_s = self._time_left_s() if self._attempts > 1 else None
+        await upstream.send(request, target.model, left_s, self._trace.next_attempt() if self._trace else None)
         if upstream.reader is None:
             attempt.answer = await upstream.whole()
             return
@@ -487,7 +493,10 @@ class Generation:
         if attempt.reservation is not None:
             charges = spending.used(attempt.reservation, self._charge, self._caller, given_up=given_up)
             attempt.reservation.settle(charges)
-        return settlement.settled(attempt, self.request_id, self._charge, error, now, charges)
+        settled = settlement.settled(attempt, self.request_id, self._charge, error, now, charges)
+        if self._trace is not None:
+            self._trace.attempted(attempt.target, attempt.started_at, settled)
+        return settled
 
     def _write(self, records: list[Record]) -> None:
         if self._unwritten:

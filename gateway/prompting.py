@@ -6,8 +6,8 @@ All in memory, and only for bodies that name one. What a template may be: `model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
@@ -54,10 +54,24 @@ def expand(request: ChatRequest, view: View, caller: CallerSpec, max_bytes: int)
     request.prompt = PromptUse(spec.name, version.number, built.left_out)
 
 
+def check(template: Mapping[str, Any]) -> None:
+    """Whether it has the form of one that names a template, now or later. Raises InvalidRequest."""
+    _read(_raw(template))
+
+
+def look_up(template: Mapping[str, Any], view: View, caller: CallerSpec) -> None:
+    """Raises InvalidRequest, UnknownPrompt."""
+    _found(view.snapshot, caller, _read(_raw(template)))
+
+
 def put_before(fields: dict[str, msgspec.Raw], said: Sequence[Said | msgspec.Raw]) -> None:
     """Where a dialect has all messages in one list."""
     own = _messages(fields["messages"]) if "messages" in fields else []
     fields["messages"] = msgspec.Raw(msgspec.json.encode([*said, *own]))
+
+
+def _raw(template: Mapping[str, Any]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(template))
 
 
 def _read(template: msgspec.Raw) -> _Asked:

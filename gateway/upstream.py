@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,10 @@ class Upstream:
         self.reader: StreamReader | None = None
         self.vendor_s = 0.0
 
-    async def send(self, request: ChatRequest, model: ModelSpec, left_s: float | None = None) -> None:
-        """Sends the request and waits for a success status. Raises ProviderError.
+    async def send(
+        self, request: ChatRequest, model: ModelSpec, left_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Sends the request, with `headers` beside the adapter's own, and waits for a success status. Raises ProviderError.
 
         `left_s`: of the request's time, where an earlier call has used some of it. Who stands in when it is up has its own.
         """
@@ -79,6 +82,8 @@ class Upstream:
         self._request, self.dropped = request, call.dropped
         sent_at = runtime.clock.monotonic()
         transport = runtime.transport if left_s is None or left_s <= 0 else _Hurried(runtime.transport, left_s)
+        if headers:
+            transport = _Labelled(transport, headers)
         response = self._response = await adapter.send(transport, call)
         if response.status != 200:
             body = await _error_body(response)
@@ -224,6 +229,20 @@ class _Hurried:
         left_s = self._left_s
         shorter = {"connect_s": min(timeouts.connect_s, left_s), "total_s": min(timeouts.total_s, left_s)}
         return await self._transport.open(call, msgspec.structs.replace(timeouts, **shorter))
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+
+class _Labelled:
+    """A `Transport` whose calls have these headers too."""
+
+    def __init__(self, transport: Transport, headers: Mapping[str, str]) -> None:
+        self._transport = transport
+        self._headers = headers
+
+    async def open(self, call: WireCall, timeouts: TimeoutSpec) -> Response:
+        return await self._transport.open(msgspec.structs.replace(call, headers={**call.headers, **self._headers}), timeouts)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -47,7 +47,9 @@ from gateway.sharing.entries import Entries  # noqa: E402
 from gateway.sharing.machine import joined  # noqa: E402
 from gateway.sharing.peers import Alone, Peers  # noqa: E402
 from gateway.sharing.together import Together  # noqa: E402
+from llmcontrol import memory, tracing  # noqa: E402
 from llmcontrol.body_limit import BodyLimit  # noqa: E402
+from llmcontrol.migrated import NotMigrated, require_migrated  # noqa: E402
 from llmcontrol.request_limit import RequestLimit  # noqa: E402
 from llmcontrol.routing import data_plane  # noqa: E402
 from monitoring import metrics  # noqa: E402
@@ -63,6 +65,7 @@ from tasks.engine import distributed  # noqa: E402
 from tasks.execution import Runner  # noqa: E402
 from tasks.signals import submitted  # noqa: E402
 from tasks.sync import ProcessSync  # noqa: E402
+from telling.alerts.watch import Watch  # noqa: E402
 from telling.delivery import Bounds, Deliverer, Sender  # noqa: E402
 from telling.signals import webhooks_due  # noqa: E402
 from telling.sockets import Feed as EventFeed  # noqa: E402
@@ -107,6 +110,7 @@ class DataPlane:
         self._bank = DatabaseBank(self._journal.token, settings.BUDGET_LEASE_S)
         self._budgets = Budgets(self._bank, clock, lease_s=settings.BUDGET_LEASE_S, timeout_s=settings.BUDGET_TIMEOUT_S)
         self._manager = manager
+        self._tracer = tracing.tracer()
         self._pipeline = Pipeline(
             manager,
             self._journal,
@@ -119,19 +123,17 @@ class DataPlane:
             budgets=self._budgets,
             budget_output_tokens=settings.BUDGET_OUTPUT_TOKENS,
             cache=self._cache if settings.CACHE_BYTES else None,
+            tracer=self._tracer,
         )
         states = StatePublisher(manager.provider_states)
         self._watcher = Watcher(load, current_version, self._apply, settings.CONFIG_POLL_S, publish=states.due, aged=self._aged)
         gateway.bodies = BodyQueue(settings.BODY_MAX_BYTES, settings.BODY_QUEUE_BYTES) if settings.BODY_MAX_BYTES else None
-        self._drainer = Drainer(
-            settings.JOURNAL_DIR,
-            self._journal,
-            settings.DRAIN_INTERVAL_S,
-            retention_days=settings.RETENTION_DAYS,
-            bodies=BodyStore(gateway.bodies, settings.BODY_RETENTION_DAYS, clock),
-        )
+        self._drainer = _drainer(gateway, self._journal, clock)
         self._dispatcher = _dispatcher(gateway, clock)
         self._deliverer = _deliverer(clock)
+        self._watch = Watch(
+            lambda: self._drainer.backlog_bytes, clock, interval_s=settings.ALERT_INTERVAL_S, keep_days=settings.ALERT_KEEP_DAYS
+        )
         self.feed = EventFeed(settings.EVENTS_POLL_S)
         self._tasks: list[asyncio.Task[None]] = []
         self._resting: asyncio.Task[None] | None = None
@@ -154,6 +156,7 @@ class DataPlane:
         if self._resting is not None:
             await self._resting
         await self._dispatcher.stop()
+        await self._watch.stop()
         webhooks_due.disconnect(self._wake_deliverer)
         await self._deliverer.stop()
         await self.feed.stop()
@@ -169,6 +172,8 @@ class DataPlane:
         await self._bank.stop(drained=not self._drainer.backlog_bytes)
         self._journal.close()
         self._progress.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
     def _apply(self, snapshot: Snapshot) -> None:
         self._budgets.apply(snapshot)
@@ -188,16 +193,20 @@ class DataPlane:
         await self._together.start()
         while True:
             try:
+                await in_thread(require_migrated)
                 await in_thread(lambda: replay(settings.JOURNAL_DIR))
                 await self._watcher.start()
                 break
             except Exception as exc:
-                self._gateway.not_ready_because = f"the database is not usable yet ({type(exc).__name__})"
+                self._gateway.not_ready_because = (
+                    str(exc) if isinstance(exc, NotMigrated) else f"the database is not usable yet ({type(exc).__name__})"
+                )
                 self.tried.set()
                 _log.warning("not ready: %s; trying again in %.0f s", exc, _RETRY_S)
                 await asyncio.sleep(_RETRY_S)
         self._tasks.append(asyncio.create_task(self._drainer.run()))
         self._tasks.append(asyncio.create_task(self._budgets.run()))
+        self._tasks.append(asyncio.create_task(memory.give_back()))
         # What start-up made lives as long as the process: the collector need not look at it again for each request.
         gc.collect()
         gc.freeze()
@@ -206,6 +215,7 @@ class DataPlane:
         self._loop = asyncio.get_running_loop()
         webhooks_due.connect(self._wake_deliverer)
         self._deliverer.start()
+        self._watch.start()
         self.feed.hub.start()
         if settings.TASK_CONCURRENCY:
             submitted.connect(self._wake)
@@ -235,6 +245,16 @@ def _cache(peers: Peers, clock: SystemClock) -> Cache:
         # As of idempotent answers: peers keep a value of up to a sixteenth of what they keep in all.
         cache.shared = Entries(peers, clock, max_bytes=settings.CACHE_BYTES // 32)
     return cache
+
+
+def _drainer(gateway: Gateway, journal: Journal, clock: SystemClock) -> Drainer:
+    return Drainer(
+        settings.JOURNAL_DIR,
+        journal,
+        settings.DRAIN_INTERVAL_S,
+        retention_days=settings.RETENTION_DAYS,
+        bodies=BodyStore(gateway.bodies, settings.BODY_RETENTION_DAYS, clock),
+    )
 
 
 def _dispatcher(gateway: Gateway, clock: SystemClock) -> Dispatcher:

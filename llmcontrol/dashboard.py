@@ -14,6 +14,7 @@ from monitoring.admin import milliseconds
 from monitoring.models import RequestLog, Rollup
 from monitoring.pages import amount, to_cents
 from monitoring.stats import Grouped, Period, Sums, hour_name, sums, total
+from telling.alert_admin import firing_now
 
 _HOURS = 24
 _TOP_MODELS = 6
@@ -31,8 +32,10 @@ def environment(request: HttpRequest) -> list[str] | None:
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Adds `figures` for those who may read the request log."""
-    return {**context, "figures": figures(timezone.now()) if request.user.has_perm("monitoring.view_requestlog") else None}
+    """Adds `figures` for those who may read the request log, and `firing` for those who may see alerts."""
+    firing = firing_now() if request.user.has_perm("telling.view_alert") else None
+    shown = figures(timezone.now()) if request.user.has_perm("monitoring.view_requestlog") else None
+    return {**context, "firing": firing, "figures": shown}
 
 
 def figures(now: datetime) -> dict[str, Any]:

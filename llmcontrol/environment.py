@@ -13,6 +13,7 @@ from pathlib import Path
 from core.errors import ConfigurationError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_HTTP_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 _KEY_ID = re.compile(r"[0-9]{1,3}")
 _KEY_REFERENCE = re.compile(r"(vault:[A-Za-z0-9._-]{1,128}|aws:[A-Za-z0-9/_:-]{1,2048})")
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -86,6 +87,13 @@ class Environment:
         value = self.text(name) or default
         if value not in (default, *others):
             raise ConfigurationError(f"{name}={value!r}: write {' or '.join((default, *others))}")
+        return value
+
+    def url(self, name: str) -> str:
+        """Of http or https; "" where it is not set."""
+        value = self.text(name)
+        if value and not _HTTP_URL.fullmatch(value):
+            raise ConfigurationError(f"{name}: write a URL such as http://127.0.0.1:4318")
         return value
 
     def items(self, name: str, default: str = "") -> list[str]:

@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 
 import dj_database_url
-from django.templatetags.static import static
-from django.urls import reverse_lazy
-from django.utils.module_loading import import_string
 
 from core.config import DEFAULT_CURRENCY
 from core.errors import ConfigurationError
@@ -19,6 +16,7 @@ from core.money import CURRENCIES, UNKNOWN_CURRENCY
 from gateway.sharing.redis_address import read_address
 from llmcontrol import seeds
 from llmcontrol.environment import Environment, load_env_file
+from llmcontrol.theme import UNFOLD as UNFOLD
 from tasks.kinds import KINDS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -199,6 +197,18 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {"TaskStatus": "tasks.states.Status.choices", "WebhookStatus": "telling.models.WebhookStatus.choices"},
 }
 
+# E-mail -------------------------------------------------------------------------------------------------------------
+EMAIL_HOST = env.text("EMAIL_HOST")
+EMAIL_PORT = env.integer("EMAIL_PORT", 25, 1, 65535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env.boolean("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = env.boolean("EMAIL_USE_SSL", False)
+if EMAIL_USE_TLS and EMAIL_USE_SSL:
+    raise ConfigurationError("EMAIL_USE_TLS and EMAIL_USE_SSL exclude each other: STARTTLS on port 587, or TLS from the start on port 465")
+EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT_S", 5, 0.1, 20)
+DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "llmcontrol@localhost")
+
 # Channels -----------------------------------------------------------------------------------------------------------
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
@@ -233,6 +243,10 @@ BODY_BYTES_PER_S = env.integer("LLM_BODY_BYTES_PER_S", 2**10, 0, 2**20)
 MIN_PROGRESS_BYTES = env.integer("LLM_MIN_PROGRESS_BYTES", 32, 1, 2**20)
 MAX_STREAMS = env.integer("LLM_MAX_STREAMS", 400, 1, 100_000)
 MAX_CONTROL_REQUESTS = env.integer("LLM_MAX_CONTROL_REQUESTS", 40, 1, 1000)
+OTLP_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT")
+ZIPKIN_ENDPOINT = env.url("OTEL_EXPORTER_ZIPKIN_ENDPOINT")
+TRACE_RATIO = env.number("OTEL_TRACES_SAMPLER_ARG", 1, 0, 1)
+TRACE_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "llmcontrol")
 REPORTING_CURRENCY = env.text("LLM_CURRENCY") or DEFAULT_CURRENCY
 if REPORTING_CURRENCY not in CURRENCIES:
     raise ConfigurationError(f"LLM_CURRENCY={REPORTING_CURRENCY}: {UNKNOWN_CURRENCY}")
@@ -278,6 +292,8 @@ WEBHOOK_PER_HOST = env.integer("LLM_WEBHOOK_PER_HOST", 5, 1, 100)
 WEBHOOK_POLL_S = env.number("LLM_WEBHOOK_POLL_S", 1, 0.05, 60)
 WEBHOOK_OVERLAP_S = env.number("LLM_WEBHOOK_OVERLAP_S", 86_400, 0, 2_592_000)
 WEBHOOK_KEEP_DAYS = env.integer("LLM_WEBHOOK_KEEP_DAYS", 30, 1, 3650)
+ALERT_INTERVAL_S = env.number("LLM_ALERT_INTERVAL_S", 15, 0, 3600)
+ALERT_KEEP_DAYS = env.integer("LLM_ALERT_KEEP_DAYS", 90, 1, 3650)
 EVENTS_POLL_S = env.number("LLM_EVENTS_POLL_S", 0.25, 0.01, 60)
 EVENTS_KEEP_S = env.number("LLM_EVENTS_KEEP_S", 86_400, 60, 2_592_000)
 MAX_CONNECTIONS = env.integer("LLM_MAX_CONNECTIONS", 10_000, 0, 1_000_000)
@@ -310,95 +326,3 @@ except ValueError as exc:
 
 # Admin --------------------------------------------------------------------------------------------------------------
 LOGIN_REDIRECT_URL = "admin:index"
-
-
-def _entry(title: str, icon: str, model: str) -> dict[str, object]:
-    """A line of the admin's sidebar, for those who may view `model` (app_label.model_name)."""
-    app, name = model.split(".")
-    return {
-        "title": title,
-        "icon": icon,
-        "link": reverse_lazy(f"admin:{app}_{name}_changelist"),
-        "permission": lambda request: import_string("django.contrib.admin.site").shows(request, app, name),
-    }
-
-
-UNFOLD = {
-    "SITE_TITLE": "llmcontrol",
-    "SITE_HEADER": "llmcontrol",
-    "SITE_SUBHEADER": "LLM control plane",
-    "SITE_SYMBOL": "hub",
-    "SITE_URL": None,
-    "SHOW_VIEW_ON_SITE": False,
-    "ENVIRONMENT": "llmcontrol.dashboard.environment",
-    "DASHBOARD_CALLBACK": "llmcontrol.dashboard.dashboard",
-    "LOGIN": {"form": "access.login.LoginForm"},
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("llmcontrol/favicon.svg")}],
-    "STYLES": [lambda request: static("llmcontrol/admin.css")],
-    "SIDEBAR": {
-        "navigation": [
-            {
-                "items": [
-                    {"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")},
-                    {
-                        "title": "Costs",
-                        "icon": "payments",
-                        "link": reverse_lazy("costs"),
-                        "permission": lambda request: request.user.has_perm("monitoring.view_usagerecord"),
-                    },
-                ]
-            },
-            {
-                "title": "Vendors",
-                "items": [
-                    _entry("Providers", "cloud", "providers.provider"),
-                    {
-                        "title": "Stored secrets",
-                        "icon": "encrypted",
-                        "link": reverse_lazy("decrypt-health"),
-                        "permission": lambda request: request.user.has_perm("providers.view_providerkey"),
-                    },
-                ],
-            },
-            {
-                "title": "Models & prices",
-                "items": [
-                    _entry("Models", "neurology", "models_registry.llmmodel"),
-                    _entry("Routes", "alt_route", "models_registry.route"),
-                    _entry("Prompts", "edit_note", "models_registry.prompttemplate"),
-                    _entry("Exchange rates", "currency_exchange", "models_registry.exchangerate"),
-                ],
-            },
-            {
-                "title": "Callers",
-                "items": [
-                    _entry("Teams", "groups", "access.team"),
-                    _entry("Members", "group_add", "access.teammember"),
-                    _entry("Grants", "key_vertical", "access.grant"),
-                    _entry("API keys", "key", "access.apikey"),
-                    _entry("Budgets", "savings", "access.budget"),
-                    _entry("Webhook secrets", "signature", "telling.webhooksecret"),
-                ],
-            },
-            {
-                "title": "What happened",
-                "items": [
-                    _entry("Tasks", "checklist", "tasks.task"),
-                    _entry("Webhooks", "webhook", "telling.webhook"),
-                    _entry("Requests", "receipt_long", "monitoring.requestlog"),
-                    _entry("Usage", "toll", "monitoring.usagerecord"),
-                    _entry("Budget entries", "receipt", "monitoring.budgetentry"),
-                    _entry("Audit trail", "policy", "monitoring.auditevent"),
-                ],
-            },
-            {
-                "title": "People",
-                "items": [
-                    _entry("Users", "person", "auth.user"),
-                    _entry("Groups", "shield_person", "auth.group"),
-                    _entry("Personal tokens", "badge", "access.personaltoken"),
-                ],
-            },
-        ]
-    },
-}

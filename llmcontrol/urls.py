@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
-from llmcontrol import costs, decrypt_health
+from llmcontrol import costs, decrypt_health, playground
 from llmcontrol.views import DecryptHealthView, DocsView, InfoView, MetricsView, RedocView, SchemaView
 from monitoring import audit_admin
 
@@ -13,6 +13,7 @@ handler404 = "llmcontrol.views.not_found"
 
 urlpatterns = [
     path("admin/costs/", admin.site.admin_view(costs.page), name="costs"),
+    path("admin/playground/", admin.site.admin_view(playground.page), name="playground"),
     path("admin/decrypt-health/", admin.site.admin_view(decrypt_health.page), name="decrypt-health"),
     # In place of Django's own history, of every page in the admin.
     path("admin/<slug:app>/<slug:name>/<path:object_id>/history/", admin.site.admin_view(audit_admin.history), name="audit-history"),

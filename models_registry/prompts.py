@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from core.prompts import LATEST, MessageSpec, PromptSpec, PromptVersionSpec, VariableSpec, VariableType
+from core.shapes import known
 
 MAX_MESSAGES = 50
 MAX_VARIABLES = 50
@@ -178,3 +179,6 @@ def _refuse_misuse(messages: Sequence[MessageSpec], declared: Mapping[str, Varia
     for name, variable in declared.items():
         if variable.type in ("history", "context") and used.count(name) > 1:
             raise TemplateRefused("messages", f"{name!r} is a {variable.type}, which stands in one place only.")
+
+
+known(list[_Variable], list[_Message])

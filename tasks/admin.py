@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
+import uuid
+from collections import Counter
 from typing import Any
 
+import msgspec
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
 from monitoring.pages import Pages, ReadOnly
-from tasks import queue
+from tasks import queue, service
 from tasks.engine import distributed
 from tasks.models import Task
+from tasks.states import Status
 
 _COLOURS = {"queued": "info", "running": "warning", "completed": "success", "failed": "danger", "cancelled": "", "expired": "danger"}
 
@@ -33,8 +40,11 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
     actions = ("cancel",)
     show_full_result_count = False
     fieldsets = (
-        (None, {"fields": ("public_id", "kind", "state", "priority", "key", "user", "created_at", "started_at", "finished_at")}),
-        ("Asked", {"fields": ("prompt", "data", "model", "options", "timeout_s", "max_attempts", "deadline")}),
+        (
+            None,
+            {"fields": ("public_id", "kind", "state", "priority", "key", "user", "of_batch", "created_at", "started_at", "finished_at")},
+        ),
+        ("Asked", {"fields": ("prompt", "template", "data", "model", "options", "timeout_s", "max_attempts", "deadline")}),
         ("Answered", {"fields": ("attempts", "result", "error_code", "error_message", "request_id")}),
     )
 
@@ -46,6 +56,29 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
     def public_id(self, row: Task) -> str:
         return row.public_id
 
+    @display(description="Batch")
+    def of_batch(self, row: Task) -> str:
+        if row.batch is None:
+            return "–"
+        url = reverse(f"{self.admin_site.name}:tasks_task_batch", args=[row.batch])
+        return format_html('<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>', url, row.batch)
+
+    def get_urls(self) -> list[URLPattern]:
+        batch = path("batch/<uuid:batch>/", self.admin_site.admin_view(self.batch), name="tasks_task_batch")
+        return [batch, *super().get_urls()]
+
+    def batch(self, request: HttpRequest, batch: uuid.UUID) -> HttpResponse:
+        """How far a batch is: as the database has it now, and from then on as the socket tells (task_batch.js)."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        tasks = list(service.of_batch(batch))
+        if not tasks:
+            raise Http404("There is no batch with this id; it may have been removed.")
+        counts = Counter(task.status for task in tasks)
+        shown = [{"task": task, "url": self.url_of(task), "result": _in_short(task)} for task in tasks]
+        states = [(state, counts[state]) for state in Status.values]
+        return self.page(request, "task_batch.html", tasks[0], "Batch", batch=batch, tasks=shown, states=states)
+
     @action(description="Cancel those that have not ended", permissions=["cancel"])
     def cancel(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
         cancelled = sum(queue.cancel(pk, time.time()) for pk in rows.values_list("pk", flat=True))
@@ -53,3 +86,8 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("tasks.change_task")
+
+
+def _in_short(task: Task) -> str:
+    """What came of it, as JSON, or why nothing did."""
+    return task.error_message if task.result is None else msgspec.json.encode(task.result).decode()

@@ -11,6 +11,7 @@ import msgspec
 
 from core.config import CallerSpec
 from core.errors import CallerError, GatewayError, InvalidRequest, NotAuthenticated, ProviderNonsense, ServerBusy
+from gateway import prompting
 from gateway.client import Llm, Reply, alias_of
 from gateway.doors.http import Gateway
 from gateway.functions import shaped
@@ -49,13 +50,16 @@ class Runner:
             return self._failed(task, GatewayError(f"The task failed in the gateway itself: {type(exc).__name__}.", detail=repr(exc)))
 
     async def _model(self, task: Task) -> str:
-        """The name to ask for. Who submitted the task may have made its key or model a moment ago, and this process may not have heard of
-        them yet: that is waited for. Raises GatewayError."""
+        """The name to ask for. Who submitted the task may have made its key, model or template a moment ago, and this process may not have
+        heard of them yet: that is waited for. Raises GatewayError."""
         submitted_s = task.created_at.timestamp() if task.created_at else 0.0
         while True:
             view = self._gateway.live().manager.view
             try:
-                return _alias(view, caller_of(view, task), task)
+                caller = caller_of(view, task)
+                if task.template is not None:
+                    prompting.look_up(task.template, view, caller)
+                return _alias(view, caller, task)
             except CallerError:
                 if self._wall() - submitted_s > _HEARD_EVERYWHERE_S:
                     raise
@@ -63,10 +67,10 @@ class Runner:
 
     async def _answer(self, llm: Llm, kind: Kind, task: Task) -> tuple[Reply, dict[str, Any]]:
         messages = kind.messages(task.prompt, task.data)
+        options = {**kind.wishes(task.data), **_options(task)}
         if kind.result is Answer:
-            reply = await llm.chat(messages, timeout=task.timeout_s, **task.options)
+            reply = await llm.chat(messages, **options)
             return reply, {"text": reply.text}
-        options = {**kind.wishes(task.data), **task.options, "timeout": task.timeout_s}
         decoder = msgspec.json.Decoder(kind.shape(task.data))
         try:
             reply, result = await shaped(llm, messages, decoder, kind.name, options)
@@ -76,7 +80,7 @@ class Runner:
             # A vendor without such a wish gets the schema in its instructions alone.
             del options["response_format"]
             reply, result = await shaped(llm, messages, decoder, kind.name, options)
-        return reply, msgspec.to_builtins(result)
+        return reply, kind.read(result)
 
     def _failed(self, task: Task, error: GatewayError) -> Ending:
         again_at = None
@@ -86,6 +90,14 @@ class Runner:
             again_at = self._wall() + max(error.retry_after_s or 0.0, wait_s * self._rng.uniform(0.5, 1))
         code = error.code or ("invalid_request" if error.http_status == 400 else "server_error")
         return Ending(Status.FAILED, error_code=code, error_message=error.message, request_id=error.request_id, again_at=again_at)
+
+
+def _options(task: Task) -> dict[str, Any]:
+    """Of every chat call of this attempt."""
+    template = {"prompt": task.template} if task.template is not None else {}
+    # An answer that did not do may be the one that is kept.
+    anew = {"cache": {"enabled": False}} if task.attempts > 1 else {}
+    return {**task.options, **template, **anew, "timeout": task.timeout_s}
 
 
 def caller_of(view: View, task: Task) -> CallerSpec:

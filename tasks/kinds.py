@@ -12,10 +12,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from core.errors import InvalidRequest
+from core.shapes import known
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200_000)]
 _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+_DEFAULT_WORDS, _CHARACTERS_PER_WORD, _MAX_POINTS = 100, 12, 5
+# llama.cpp unrolls a bounded text into as many steps of its grammar, and refuses more than 2,000 (MAX_REPETITION_THRESHOLD).
+_LONGEST_IN_A_GRAMMAR = 1_200
 
 
 class _Data(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,7 +58,8 @@ class CategoryMatchData(_Data):
 
 
 class CategoryMatch(msgspec.Struct):
-    """`category` is one of the caller's."""
+    """`category` is one of the caller's. The model is asked for whole percents: servers that hold it to a schema by a grammar, as
+    llama.cpp does, can bound whole numbers alone."""
 
     category: str
     confidence: _Share
@@ -61,18 +67,33 @@ class CategoryMatch(msgspec.Struct):
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> type[msgspec.Struct]:
         names = tuple(dict.fromkeys(data["categories"]))
-        return msgspec.defstruct("CategoryMatch", [("category", Literal[names]), ("confidence", _Share)])
+        return msgspec.defstruct("CategoryMatch", [("category", Literal[names]), ("confidence_percent", _Percent)])
+
+    @staticmethod
+    def read(answer: Mapping[str, Any]) -> dict[str, Any]:
+        return {"category": answer["category"], "confidence": answer["confidence_percent"] / 100}
 
 
 class SummaryData(_Data):
     text: _Text
-    max_words: Annotated[int, msgspec.Meta(ge=5, le=5000)] = 100
+    max_words: Annotated[int, msgspec.Meta(ge=5, le=5000)] = _DEFAULT_WORDS
     language: str = ""
 
 
 class Summary(msgspec.Struct):
+    """Its length is bounded as the caller asked, with room for long words: a small model that is held to the schema comes to an end."""
+
     summary: str
     key_points: list[str]
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> type[msgspec.Struct]:
+        longest = data.get("max_words", _DEFAULT_WORDS) * _CHARACTERS_PER_WORD
+        if longest > _LONGEST_IN_A_GRAMMAR:
+            return cls
+        text = Annotated[str, msgspec.Meta(max_length=longest)]
+        points = Annotated[list[text], msgspec.Meta(max_length=_MAX_POINTS)]
+        return msgspec.defstruct("Summary", [("summary", text), ("key_points", points)])
 
 
 class TranslationData(_Data):
@@ -141,9 +162,9 @@ class Kind(msgspec.Struct, frozen=True):
     result: type[msgspec.Struct]
     needs_prompt: bool = False
 
-    def checked(self, prompt: str, data: Any) -> None:
-        """Raises InvalidRequest with the field in `param`."""
-        if self.needs_prompt and not prompt.strip():
+    def checked(self, prompt: str | Mapping[str, Any], data: Any) -> None:
+        """`prompt` is a text, or names a template. Raises InvalidRequest with the field in `param`."""
+        if self.needs_prompt and isinstance(prompt, str) and not prompt.strip():
             raise InvalidRequest(f"A task of type {self.name!r} needs a prompt.", param="prompt")
         try:
             msgspec.convert(data, self.data)
@@ -155,14 +176,20 @@ class Kind(msgspec.Struct, frozen=True):
             raise InvalidRequest(f"data: {exc}; use plain names, without quotes and backslashes.", param="data") from None
 
     def shape(self, data: Mapping[str, Any]) -> type[msgspec.Struct]:
-        """What a result for this data is: its type's, or narrower, where the caller has named what may be in it."""
+        """What the model has to answer: the result, or narrower, where the caller has named what may be in it."""
         made: type[msgspec.Struct] = self.result.of(data) if hasattr(self.result, "of") else self.result
         return made
 
+    def read(self, answer: msgspec.Struct) -> dict[str, Any]:
+        """The result that an answer of that shape says."""
+        said: dict[str, Any] = msgspec.to_builtins(answer)
+        return self.result.read(said) if hasattr(self.result, "read") else said
+
     def messages(self, prompt: str, data: Mapping[str, Any]) -> list[dict[str, str]]:
-        """What the model is asked. The caller's data travels as one JSON value, apart from the instructions."""
+        """What the model is asked, after the messages of a template, if there is one. The caller's data travels as one JSON value, apart
+        from the instructions."""
         if self.result is Answer:
-            return [{"role": "user", "content": prompt if not data else f"{prompt}\n\n{_json(data)}"}]
+            return [{"role": "user", "content": prompt}] if prompt else []
         schema = msgspec.json.encode(_schema(self.shape(data))).decode()
         extra = f"\n\nThe caller adds: {prompt}" if prompt.strip() else ""
         system = f"{self.instructions}{extra}\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
@@ -218,7 +245,7 @@ def _kinds() -> dict[str, Kind]:
         ),
         Kind(
             "category_match",
-            "Choose the one category of the list that fits the text best, spelled as in the list, and say how sure you are from 0 to 1.",
+            "Choose the one category of the list that fits the text best, spelled as in the list, and say how sure you are, in percent.",
             CategoryMatchData,
             CategoryMatch,
         ),
@@ -258,3 +285,4 @@ def _kinds() -> dict[str, Kind]:
 
 
 KINDS = _kinds()
+known(*(shape for kind in KINDS.values() for shape in (kind.data, kind.result)))

@@ -11,10 +11,12 @@ from typing import Annotated, Any
 import msgspec
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Min
+from django.db.models import Min, QuerySet
 
 from access.models import ApiKey
 from core.errors import CallerLimited, GatewayError, InvalidRequest
+from core.shapes import known
+from gateway import prompting
 from tasks import limits, queue
 from tasks.kinds import KINDS
 from tasks.models import Task
@@ -44,7 +46,10 @@ class KeyReused(GatewayError):
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):
-    """`timeout` and `deadline` in seconds: of one attempt, and until the task must have begun. None = the settings' defaults."""
+    """`timeout` and `deadline` in seconds: of one attempt, and until the task must have begun. None = the settings' defaults.
+
+    `cache_enabled` False: neither given from the gateway's cache nor kept there; True = as the model's or route's row says.
+    """
 
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     deadline: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] | None = None
@@ -52,13 +57,19 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    cache_enabled: bool = True
+
+    def options(self) -> dict[str, Any]:
+        """Of the chat call, where they are not its defaults."""
+        said = {"temperature": self.temperature, "max_tokens": self.max_tokens, "cache": None if self.cache_enabled else {"enabled": False}}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 class Submission(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /api/v1/tasks."""
+    """The body of POST /api/v1/tasks. `prompt`: a text, or {id, version, variables} of a template (`gateway.prompting`)."""
 
     type: str
-    prompt: Annotated[str, msgspec.Meta(max_length=1_000_000)] = ""
+    prompt: Annotated[str, msgspec.Meta(max_length=1_000_000)] | dict[str, Any] = ""
     data: dict[str, Any] = {}
     priority: str = "normal"
     config: Config = msgspec.field(default_factory=Config)
@@ -73,7 +84,12 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
         longest = settings.MAX_TASK_TIMEOUT_S
         if self.config.timeout is not None and self.config.timeout > longest:
             raise InvalidRequest(f"A task may take {longest:g} s at most.", param="config.timeout")
+        if isinstance(self.prompt, dict):
+            prompting.check(self.prompt)
         KINDS[self.type].checked(self.prompt, self.data)
+
+
+known(Submission)
 
 
 class Submitter(msgspec.Struct, frozen=True):
@@ -136,14 +152,15 @@ def submit(
 
 def _row(asked: Submission, by: Submitter, now: float) -> Task:
     config, priority = asked.config, PRIORITIES[asked.priority]
-    options = {"temperature": config.temperature, "max_tokens": config.max_tokens}
+    text, template = (asked.prompt, None) if isinstance(asked.prompt, str) else ("", asked.prompt)
     return Task(
         kind=asked.type,
-        prompt=asked.prompt,
+        prompt=text,
+        template=template,
         data=asked.data,
         priority=priority,
         model=config.model,
-        options={name: value for name, value in options.items() if value is not None},
+        options=config.options(),
         timeout_s=config.timeout or settings.TASK_TIMEOUT_S,
         max_attempts=config.max_attempts,
         callback_url=asked.callback_url,
@@ -167,7 +184,12 @@ def _before(by: Submitter, idempotency_key: str, fingerprint: str) -> list[Task]
         raise KeyReused("This Idempotency-Key came with another task before; use a new one for a new task.", param="Idempotency-Key")
     if first.batch is None:
         return [first]
-    return list(Task.objects.filter(batch=first.batch).annotate(submitted=Min("events__seq")).order_by("submitted"))
+    return list(of_batch(first.batch))
+
+
+def of_batch(batch: uuid.UUID) -> QuerySet[Task]:
+    """In the order in which they were submitted."""
+    return Task.objects.filter(batch=batch).annotate(submitted=Min("events__seq")).order_by("submitted")
 
 
 def _require_room(rows: Sequence[Task], now: float) -> None:

@@ -15,7 +15,10 @@ from unfold.decorators import action, display
 from access import scope
 from monitoring.pages import Pages, ReadOnly
 from telling import services
+from telling.alert_admin import AlertAdmin, AlertChannelAdmin, AlertRuleAdmin
 from telling.models import Webhook, WebhookSecret, WebhookTry
+
+__all__ = ["AlertAdmin", "AlertChannelAdmin", "AlertRuleAdmin", "WebhookAdmin", "WebhookSecretAdmin"]
 
 _COLOURS = {"pending": "info", "delivered": "success", "dead": "danger"}
 
@@ -39,7 +42,7 @@ class WebhookAdmin(ReadOnly, Pages, ModelAdmin):
     inlines = (TryInline,)
     show_full_result_count = False
     fieldsets = (
-        (None, {"fields": ("message_id", "event_type", "state", "team", "task", "url", "created_at", "ended_at")}),
+        (None, {"fields": ("message_id", "event_type", "state", "team", "task", "channel", "url", "created_at", "ended_at")}),
         ("Tries", {"fields": ("tries", "last_status", "last_error")}),
         ("Sent", {"fields": ("body",)}),
     )

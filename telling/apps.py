@@ -4,7 +4,7 @@ from django.apps import AppConfig
 class TellingConfig(AppConfig):
     name = "telling"
     label = "telling"
-    verbose_name = "Webhooks and events"
+    verbose_name = "Webhooks, events and alerts"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

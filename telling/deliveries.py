@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.db.models import F, Min, QuerySet
 
 from telling.models import Webhook, WebhookTry
+from telling.outcome import Outcome
 from telling.signals import webhook_dead
 
 # After the first failure, the second, …: ten tries take about eleven hours.
@@ -33,16 +34,8 @@ class Delivery(msgspec.Struct, frozen=True):
     body: bytes
     tries: int
     fence: int
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What came of a try. `error` "" = delivered; `final`: no other try can help; `wait_s`: the receiver asks for so long a pause."""
-
-    status_code: int | None = None
-    error: str = ""
-    final: bool = False
-    wait_s: float = 0.0
-    duration_s: float = 0.0
+    host: str = ""
+    channel_id: Any = None  # of an alert
 
 
 def claim(most: int, per_host: int, now: float, lease_s: float) -> list[Delivery]:
@@ -55,7 +48,10 @@ def claim(most: int, per_host: int, now: float, lease_s: float) -> list[Delivery
         for row in rows:
             row.fence, row.lease_until = row.fence + 1, now + lease_s
         Webhook.objects.bulk_update(rows, ["fence", "lease_until"])
-    return [Delivery(row.pk, row.message_id, row.team_id, row.url, row.body.encode(), row.tries, row.fence) for row in rows]
+    return [
+        Delivery(row.pk, row.message_id, row.team_id, row.url, row.body.encode(), row.tries, row.fence, row.host, row.channel_id)
+        for row in rows
+    ]
 
 
 def _due(now: float) -> QuerySet[Webhook]:

@@ -10,27 +10,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
-from urllib.parse import urlsplit
 
+import msgspec
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import DatabaseError
 
-from core.chat import WireCall
 from core.clock import Clock
-from core.config import TimeoutSpec
-from core.errors import GatewayError, OutboundRefused, ProviderNonsense, ProviderTimeout, ProviderTlsFailed
-from core.outbound import GuardedTransport, Transport
 from core.secrets import CannotOpen
 from monitoring.threads import DatabaseThread, in_one_line
-from telling import callbacks, deliveries, events, services, signing
+from telling import deliveries, events, services, signing
+from telling.alert_services import Receiver, receiver_of
 from telling.callbacks import Allowed
-from telling.deliveries import Delivery, Outcome
+from telling.carrier import MAX_AT_ONCE, Carrier
+from telling.channels.base import Message
+from telling.deliveries import Delivery
+from telling.outcome import Outcome
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-MAX_AT_ONCE = 100
 _LEASE_BEYOND_TIMEOUT_S = 20.0
 _PRUNE_EVERY_S = 600.0
-_GONE = 410
 
 
 class Bounds:
@@ -48,59 +47,26 @@ class Bounds:
 
 
 class Sender:
-    """One try: signed, sent, and judged by the status alone. No redirect is followed, no answer is read."""
+    """One try: signed or in the words of a chat, sent, and judged."""
 
     def __init__(self, allow: Allowed, timeout_s: float, wall: Callable[[], float]) -> None:
-        self._transports: dict[str, Transport] = {
-            scheme: GuardedTransport(guard, max_per_host=MAX_AT_ONCE) for scheme, guard in callbacks.guards(allow).items()
-        }
-        self._timeouts = TimeoutSpec(connect_s=min(3.0, timeout_s), first_byte_s=timeout_s, idle_s=timeout_s, total_s=timeout_s)
-        self._wall = wall
+        self._carrier = Carrier(allow, timeout_s, wall)
 
     async def send(self, delivery: Delivery, keys: list[str]) -> Outcome:
         """Never raises but for cancellation."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
-            signed = signing.headers(delivery.message_id, int(self._wall()), delivery.body, keys)
+            signed = signing.headers(delivery.message_id, int(self._carrier.wall()), delivery.body, keys)
         except ValueError:
             return Outcome(error="There is no signing secret for it any more; make one, then send it again.", final=True)
-        try:
-            headers = {"content-type": "application/json", "user-agent": "llmcontrol-webhooks/1", **signed}
-            transport = self._transports[urlsplit(delivery.url).scheme.lower()]
-            response = await transport.open(WireCall(delivery.url, headers, delivery.body), self._timeouts)
-            status, retry_after = response.status, response.headers.get("retry-after", "")
-            response.close()
-        except GatewayError as error:
-            final = isinstance(error, OutboundRefused)
-            return Outcome(error=_sentence(error, self._timeouts.total_s), final=final, duration_s=loop.time() - began)
-        return _judged(status, retry_after, loop.time() - began)
+        return await self._carrier.post(delivery.url, {"content-type": "application/json", **signed}, delivery.body)
+
+    async def alert(self, delivery: Delivery, receiver: Receiver) -> Outcome:
+        """Never raises but for cancellation."""
+        message = msgspec.json.decode(delivery.body, type=Message)
+        return await receiver.channel.send(receiver.target, message, delivery.message_id, self._carrier)
 
     async def close(self) -> None:
-        for transport in self._transports.values():
-            await transport.close()
-
-
-def _judged(status: int, retry_after: str, duration_s: float) -> Outcome:
-    if 200 <= status < 300:
-        return Outcome(status, duration_s=duration_s)
-    if 300 <= status < 400:
-        return Outcome(status, f"It answered {status}, a redirect: these are not followed.", duration_s=duration_s)
-    wait_s = float(retry_after) if retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 9 else 0.0
-    return Outcome(status, f"It answered {status}.", final=status == _GONE, wait_s=wait_s, duration_s=duration_s)
-
-
-def _sentence(error: GatewayError, timeout_s: float) -> str:
-    """The transport speaks of providers."""
-    if isinstance(error, OutboundRefused):
-        return "Its address may not be called: it must be https at a public address, or be listed in WEBHOOK_ALLOW."
-    if isinstance(error, ProviderTimeout):
-        return f"No answer within {timeout_s:g} s."
-    if isinstance(error, ProviderTlsFailed):
-        return "No trusted TLS connection: its certificate is not valid for its name."
-    if isinstance(error, ProviderNonsense):
-        return "What it answered is not HTTP."
-    return "It cannot be reached."
+        await self._carrier.close()
 
 
 class Deliverer:
@@ -169,7 +135,7 @@ class Deliverer:
             outcome = await self._try(delivery)
             await self._ask(lambda: deliveries.settle(delivery, outcome, self._clock.wall(), self._bounds.max_tries, self._rng))
             if outcome.error:
-                _log.warning("webhook %s to %s: %s", delivery.message_id, callbacks.host_of(delivery.url), outcome.error)
+                _log.warning("webhook %s to %s: %s", delivery.message_id, delivery.host, outcome.error)
         except DatabaseError as exc:
             # Its lease runs out, and it is sent once more: the receiver knows it by its id.
             _log.error("what came of webhook %s cannot be written (%s)", delivery.message_id, in_one_line(exc))
@@ -180,9 +146,13 @@ class Deliverer:
     async def _try(self, delivery: Delivery) -> Outcome:
         moment = datetime.fromtimestamp(self._clock.wall(), UTC)
         try:
+            if delivery.channel_id is not None:
+                return await self._sender.alert(delivery, await self._ask(lambda: receiver_of(delivery.channel_id)))
             keys = await self._ask(lambda: [secret.reveal() for secret in services.secrets_of(delivery.team_id, moment)])
         except CannotOpen:
             return Outcome(error="Its signing secret cannot be opened: a key-encryption key is missing or away.")
+        except ObjectDoesNotExist:
+            return Outcome(error="Its channel was deleted.", final=True)
         return await self._sender.send(delivery, keys)
 
     async def _prune(self) -> None:

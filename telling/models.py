@@ -12,6 +12,7 @@ from core.secrets import Secret
 from providers.fields import EncryptedField
 from providers.vault import key_ring
 from tasks.models import Task
+from telling.alert_models import AlertChannel
 
 
 class WebhookSecret(models.Model):
@@ -60,7 +61,8 @@ class Webhook(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     team = models.ForeignKey(Team, null=True, on_delete=models.CASCADE, related_name="+")
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="webhooks")
+    task = models.ForeignKey(Task, null=True, on_delete=models.CASCADE, related_name="webhooks", help_text="Empty: it tells of an alert.")
+    channel = models.ForeignKey(AlertChannel, null=True, on_delete=models.CASCADE, related_name="+")
     event_type = models.CharField(max_length=20)
     url = models.CharField(max_length=2000)
     host = models.CharField(max_length=300, help_text="With its port: so many tries at once go there as LLM_WEBHOOK_PER_HOST says.")

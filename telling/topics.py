@@ -7,7 +7,7 @@ from typing import Any
 from access import scope
 from core.config import CallerSpec
 
-ALL_TASKS, ALL_PROVIDERS, ALL_ALERTS = "task.all", "provider.all", "alert.all"
+ALL_TASKS, ALL_PROVIDERS, ALL_ALERTS, ALL_RULE_ALERTS = "task.all", "provider.all", "alert.all", "alert.rule.all"
 
 
 def of_key(caller: CallerSpec) -> frozenset[str]:
@@ -22,6 +22,7 @@ def of_person(user: Any) -> frozenset[str]:
         ("tasks.view_task", ALL_TASKS),
         ("providers.view_provider", ALL_PROVIDERS),
         ("access.view_budget", ALL_ALERTS),
+        ("telling.view_alert", ALL_RULE_ALERTS),
     ):
         if user.has_perm(permission):
             found.add(topic)

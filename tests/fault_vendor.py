@@ -185,6 +185,7 @@ class FaultVendor:
             "key": key,
             "key_last4": key[-4:],
             "idempotency_key": headers.get("idempotency-key", ""),
+            "traceparent": headers.get("traceparent", ""),
         }
         entry["repeat"] = self._repeated("idempotency_key", entry["idempotency_key"]) | self._repeated("nonce", entry["nonce"])
         self.ledger.append(entry)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmcontrol import seeds
+from llmcontrol import bootstrap, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 120.0
@@ -30,6 +34,8 @@ _NOT_HANDED_DOWN = (
     "LOCAL_MODEL_ENDPOINT",
     *seeds.KEYS.values(),
 )
+# What decides which database it is, and what in it is sealed and signed with.
+_OF_THE_DATABASE = frozenset({"DATABASE_URL", "SECRET_KEY", "KEY_ENCRYPTION_KEYS", "API_KEY_PEPPER", "AUDIT_KEY", "LLM_AUDIT_CHECKPOINTS"})
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -47,10 +53,22 @@ def manage(*arguments: str, env: Mapping[str, str] | None = None, timeout_s: flo
     return subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
+@cache
+def _migrated_folder() -> Path:
+    """A state folder with secrets and a database without rows of anybody's: most of what a first start takes."""
+    folder = Path(tempfile.mkdtemp(prefix="llmcontrol-migrated-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    bootstrap.write_settings(folder, environment())
+    done = manage("migrate", "--verbosity", "0", env={"LLM_STATE_DIR": str(folder)}, timeout_s=START_TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 class LiveServer:
     """A context manager; the attributes are those of the JSON line, plus `pid`, `state_dir` and `log` (a path).
 
-    `model` given is quickstart's option (echo, local, none); the attribute `model` is the alias that answers.
+    `model` given is quickstart's option (echo, local, none); the attribute `model` is the alias that answers. An empty `state_dir`
+    is given a copy of secrets and database that are the same for every server of this process, unless it is to start `from_nothing`.
     """
 
     base_url: str
@@ -69,8 +87,10 @@ class LiveServer:
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         port: int = 0,
+        from_nothing: bool = False,
     ) -> None:
         self.state_dir = Path(state_dir)
+        self._from_nothing = from_nothing or not _OF_THE_DATABASE.isdisjoint(env or ())
         self.log = self.state_dir / "server.log"
         self.exit_status: int | None = None
         self.said: dict[str, Any] = {}
@@ -97,6 +117,8 @@ class LiveServer:
     def start(self) -> None:
         """Returns when the gateway is ready. Fails with the end of its log."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
+        if not self._from_nothing and not any(self.state_dir.iterdir()):
+            shutil.copytree(_migrated_folder(), self.state_dir, dirs_exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), "quickstart", *self._options],

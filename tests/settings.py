@@ -1,4 +1,4 @@
-"""The product's settings with the secrets a test needs; nothing else differs."""
+"""The product's settings with the secrets a test needs. What else differs only makes the tests quicker."""
 
 import base64
 import os
@@ -11,3 +11,6 @@ if "LLM_STATE_DIR" not in os.environ:
     os.environ["LLM_STATE_DIR"] = tempfile.mkdtemp(prefix="llmcontrol-test-")
 
 from llmcontrol.settings import *  # noqa: F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # what is tested is who gets in, not how long a hash takes
+WHITENOISE_AUTOREFRESH = True  # a static file is looked for when it is asked for; each test client would list all of them first

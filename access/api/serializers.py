@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError as Refusal
 from django.db.models import QuerySet
 from rest_framework import serializers
 
@@ -30,8 +31,10 @@ class TeamSerializer(StrictModel):
         fields = ("id", "name", "is_active", "rate_limit", "price_adjustment_bp", "scopes", "max_key_days")
 
     def validate_scopes(self, scopes: list[str] | None) -> list[str] | None:
-        with in_body_words():
+        try:
             return None if scopes is None else services.checked_scopes(scopes)
+        except Refusal as refusal:  # without the field's name, which a field's own check is under already
+            raise serializers.ValidationError(refusal.messages) from refusal
 
 
 class TeamField(serializers.PrimaryKeyRelatedField):

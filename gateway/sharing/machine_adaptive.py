@@ -13,7 +13,7 @@ from gateway.sharing.machine_window import Shared
 
 # Behind the bucket: whether anything is there yet, and `Adaptive.numbers`.
 _FILLED, _NUMBERS = BUCKET_DOUBLES, BUCKET_DOUBLES + 1
-ADAPTIVE_DOUBLES = _NUMBERS + 21
+ADAPTIVE_DOUBLES = _NUMBERS + 22
 
 
 class SharedAdaptive(Adaptive, Shared):
@@ -63,9 +63,9 @@ class SharedAdaptive(Adaptive, Shared):
         with self._held():
             return super().began()
 
-    def succeeded(self, among: int, now: float, who: Hashable = None, stated: float | None = None) -> None:
+    def succeeded(self, among: int, booked_at: float, now: float, who: Hashable = None, stated: float | None = None) -> None:
         with self._held():
-            super().succeeded(among, now, who, stated)
+            super().succeeded(among, booked_at, now, who, stated)
 
     def limited(self, among: int, booked_at: float, now: float, rest_s: float = 0.0) -> None:
         with self._held():

@@ -16,6 +16,7 @@ from core.config import ModelSpec, ProviderSpec
 from core.errors import ConfigurationError, GatewayError, InvalidRequest, ProviderNonsense
 from core.outbound import Response, Transport
 from core.secrets import Secret
+from core.shapes import known
 from providers.adapters.anthropic_answer import result_from_wire
 from providers.adapters.anthropic_errors import error_of_answer
 from providers.adapters.anthropic_stream import AnthropicStreamReader, AnthropicWireStream
@@ -156,3 +157,6 @@ def _with_model(request: ChatRequest, model: ModelSpec) -> bytes:
     fields = {name: value for name, value in request.fields.items() if name not in _OURS}
     fields["model"] = msgspec.Raw(msgspec.json.encode(model.model_id))
     return msgspec.json.encode(fields)
+
+
+known(_Count, _ModelList)

@@ -17,6 +17,7 @@ from core.config import ModelSpec, ProviderSpec
 from core.errors import GatewayError, ProviderNonsense
 from core.outbound import Response, Transport
 from core.secrets import Secret
+from core.shapes import known
 from providers.adapters import dashscope_embeddings
 from providers.adapters.base import FormField
 from providers.adapters.dashscope_errors import error_of_status
@@ -118,3 +119,6 @@ class _Model(msgspec.Struct):
 
 class _ModelList(msgspec.Struct):
     data: list[_Model]
+
+
+known(_ModelList)

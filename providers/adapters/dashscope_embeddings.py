@@ -13,6 +13,7 @@ import msgspec
 from core.chat import Answer
 from core.config import ModelSpec
 from core.errors import ProviderNonsense
+from core.shapes import known
 from core.usage import Usage
 from providers.adapters.dashscope_errors import error_in_success
 from providers.adapters.dashscope_usage import Count
@@ -66,3 +67,6 @@ def _usage(content: Any) -> Usage | None:
         return Usage(input=msgspec.convert(content, _Counted).total_tokens)
     except msgspec.ValidationError:
         return None
+
+
+known(_Embedded, _Counted)

@@ -23,6 +23,7 @@ from core.errors import (
     ProviderRejectedOurKey,
     ProviderTimeout,
 )
+from core.shapes import known
 from providers.adapters import openai_errors
 from providers.adapters.openai_errors import MAX_EXCERPT_BYTES, redacted, retry_after_s
 
@@ -110,3 +111,6 @@ def _of_the_request(code: str, message: str, status: int, detail: str, secrets: 
     if refused:
         return ProviderRefused(f"The provider refused the request: {text}", detail=detail, vendor_status=status)
     return None
+
+
+known(_Error)

@@ -10,6 +10,7 @@ import msgspec
 from core.chat import Answer
 from core.config import ModelSpec
 from core.errors import ProviderNonsense
+from core.shapes import known
 from core.usage import Usage
 from providers.adapters.embeddings_answer import answer_of, asked_for, leftovers_of
 from providers.adapters.gemini_errors import error_in_success
@@ -61,3 +62,6 @@ def _hidden_error(body: bytes, secrets: tuple[str, ...]) -> Exception | None:
         return error_in_success(msgspec.json.decode(body), secrets=secrets)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+known(_Embedded)

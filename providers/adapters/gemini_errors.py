@@ -22,6 +22,7 @@ from core.errors import (
     ProviderRejectedOurKey,
     ProviderTimeout,
 )
+from core.shapes import known
 from providers.adapters import openai_errors
 from providers.adapters.openai_errors import MAX_EXCERPT_BYTES, redacted, retry_after_s
 
@@ -128,3 +129,6 @@ def _delay_s(error: _Error) -> float | None:
         if 0 < delay_s <= MAX_RETRY_DELAY_S:
             return delay_s
     return None
+
+
+known(_Error)

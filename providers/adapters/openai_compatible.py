@@ -17,6 +17,7 @@ from core.config import ModelSpec, ProviderSpec
 from core.errors import GatewayError, InvalidRequest, ProviderNonsense
 from core.outbound import Response, Transport
 from core.secrets import Secret
+from core.shapes import known
 from providers.adapters import openai_wire
 from providers.adapters.base import FormField, StreamReader
 from providers.adapters.openai_answers import read_chat_answer
@@ -238,3 +239,6 @@ def _leave_out(message: Fields, names: list[str]) -> list[str]:
             message["tool_calls"] = msgspec.Raw(msgspec.json.encode(calls))
         left_out += left_out_of_calls
     return left_out
+
+
+known(_ModelList)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from tasks.kinds import KINDS
@@ -15,11 +16,28 @@ class ConfigBody(serializers.Serializer):
     max_attempts = serializers.IntegerField(required=False, min_value=1, max_value=10)
     temperature = serializers.FloatField(required=False)
     max_tokens = serializers.IntegerField(required=False)
+    cache_enabled = serializers.BooleanField(required=False, help_text="False: neither given from the gateway's cache nor kept there.")
+
+
+_TEMPLATE = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "version": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+        "variables": {"type": "object", "additionalProperties": {}},
+    },
+    "required": ["id"],
+}
+
+
+@extend_schema_field({"oneOf": [{"type": "string"}, _TEMPLATE]})
+class PromptBody(serializers.JSONField):
+    """As in `tasks.service.Submission`."""
 
 
 class TaskBody(serializers.Serializer):
     type = serializers.ChoiceField(choices=list(KINDS))
-    prompt = serializers.CharField(required=False, allow_blank=True)
+    prompt = PromptBody(required=False, help_text="A text, or a prompt template by its name.")
     data = serializers.DictField(  # type: ignore[assignment]  # a field of that name
         required=False, help_text="What it is about; each type has its own fields."
     )

@@ -22,6 +22,8 @@ from providers.models import Provider
 from providers.services import create_provider
 from tasks import service
 from tasks.service import Submitter, submit
+from telling.alert_models import Alert, AlertChannel, AlertRule
+from telling.alert_services import save_channel
 from telling.models import Webhook
 from telling.services import new_secret
 
@@ -89,6 +91,12 @@ def world(db: None) -> World:
     told = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
     Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=timezone.now(), ended_at=timezone.now(), **told)
     new_secret(team)
+    channel = AlertChannel(name="on call", kind="dingtalk")
+    save_channel(channel, url=f"https://oapi.dingtalk.com/robot/send?access_token={PLANTED}", secret=PLANTED)
+    rule = AlertRule.objects.create(name="slow", condition="p95_duration", threshold=30)
+    rule.channels.add(channel)
+    alert = {"rule_name": "slow", "condition": "p95_duration", "subject": "gateway", "label": "all requests", "value": 31}
+    Alert.objects.create(rule=rule, sentence="It took long.", started_at=timezone.now(), seen_at=timezone.now(), **alert)
     recorded = make_request("req_one", cost_micros=12_300, currency="USD")
     return World(provider, model, route, team, key, key_plaintext, token, token_plaintext, *recorded)
 

@@ -56,7 +56,7 @@ def test_nothing_happened_yet(db: None) -> None:
 
 
 def test_the_page_needs_few_queries_and_no_script(root: Client, day: None, django_assert_max_num_queries: Callable[..., object]) -> None:
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         page = root.get("/admin/").content.decode()
     assert "<svg" in page
     assert not re.findall(r"<script(?![^>]*\bsrc=)", page)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests import replay
-from tests.e2e import replay_drive, replay_judge, vendors_report
+from tests.e2e import replay_drive, replay_judge
 from tests.e2e.control import ECHO, Control
 from tests.e2e.schema import Schema
 from tests.e2e.vendor import Vendor
@@ -18,9 +18,6 @@ from tests.live import LiveServer
 
 # Looking for changes ten times a second, and retrying once, keeps the tests short; test_changes.py is about the usual settings.
 QUICK = {"OUTBOUND_ALLOW": "127.0.0.0/8:*", "LLM_CONFIG_POLL_S": "0.1", "LLM_DRAIN_INTERVAL_S": "0.05", "MAX_RETRIES": "1"}
-
-_refusals: list[tuple[float, str]] = []
-_verdicts: list[replay_judge.Verdict] = []
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +64,8 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, replay_drive
 
 @pytest.fixture(scope="session")
 def verdicts(replayed: dict[str, replay_drive.Outcome]) -> dict[str, replay_judge.Verdict]:
-    """By id. The table of them is printed at the end of the run."""
-    _verdicts.extend(map(replay_judge.judge, replayed.values()))
-    return {verdict.plan.id: verdict for verdict in _verdicts}
+    """By id."""
+    return {id_: replay_judge.judge(outcome) for id_, outcome in replayed.items()}
 
 
 @pytest.fixture(scope="session")
@@ -77,18 +73,7 @@ def schema(shared_dir: Path) -> Schema:
     return Schema(shared_dir)
 
 
-@pytest.fixture(scope="session")
-def timings() -> Callable[[str, float], None]:
+@pytest.fixture
+def timings(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
     """Takes (what, seconds) of each refusal; the slowest are printed at the end of the run, and nothing is asserted of them."""
-    return lambda what, seconds: _refusals.append((seconds, what))
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _verdicts:
-        terminalreporter.section("vendors, replayed end to end")
-        terminalreporter.write_line("\n".join(vendors_report.terminal(_verdicts)))
-    if _refusals:
-        slowest = sorted(_refusals, reverse=True)[:5]
-        terminalreporter.write_line(
-            f"{len(_refusals)} refusals; the slowest: " + "; ".join(f"{seconds * 1000:.0f} ms {what}" for seconds, what in slowest)
-        )
+    return lambda what, seconds: record_property("refusal", (seconds, what))

@@ -166,6 +166,7 @@ async def test_a_vendor_that_cannot_be_reached_is_retried_and_settled(plane: Pla
         ("GET", "/ready", b"", None, 200),
         ("GET", "/api/health", b"", None, 200),
     ],
+    ids=lambda value: "key" if value == KEY else None,
 )
 async def test_everything_else_that_can_be_asked(plane: Plane, method: str, path: str, body: bytes, key: str | None, status: int) -> None:
     assert (await plane.http(method, path, body, key))[0] == status

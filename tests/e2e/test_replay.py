@@ -59,7 +59,8 @@ def test_the_page_is_what_the_suite_would_write(verdicts: Verdicts) -> None:
     assert written == vendors_report.page(list(verdicts.values())), f"run {vendors_report.COMMAND}"
 
 
-def test_every_column_of_the_report_has_something_in_it(verdicts: Verdicts) -> None:
+def test_every_column_of_the_report_has_something_in_it(verdicts: Verdicts, record_property: Callable[[str, object], None]) -> None:
+    record_property("told", ["vendors, replayed end to end", *vendors_report.terminal(list(verdicts.values()))])
     head, *rows = vendors_report.table(verdicts.values())
     recorded, written = (dict(zip(head, row, strict=True)) for row in rows[-2:])
     assert "" not in recorded.values()

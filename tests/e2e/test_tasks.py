@@ -85,6 +85,28 @@ def test_hundreds_wait_at_once_and_a_batch_is_answered_whole(control: Control, v
     assert [task["status"] for task in tasks] == ["completed"] * 100
 
 
+def test_a_template_and_the_cache_serve_tasks_too(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "ok@tokens=3", cache_ttl_s=600)["alias"]
+    name, mark = unique("prompt"), unique("mark")
+    control.call(
+        "POST",
+        "/api/v1/llm/prompts",
+        {"name": name, "messages": [{"role": "user", "content": "Say {{word}}."}], "variables": [{"name": "word"}]},
+    )
+    prompt = {"id": name, "variables": {"word": mark}}
+    first = ended(control, key, submit(control, key, prompt=prompt, config={"model": alias}))
+    again = ended(control, key, submit(control, key, prompt=prompt, config={"model": alias}))
+    anew = ended(control, key, submit(control, key, prompt=prompt, config={"model": alias, "cache_enabled": False}))
+    assert first["status"] == again["status"] == anew["status"] == "completed"
+    assert first["result"] == again["result"]
+    logged = [control.request(task["request_id"]) for task in (first, again, anew)]
+    assert [(row["prompt"], row["prompt_version"]) for row in logged] == [(name, 1)] * 3
+    assert [row["cache"] for row in logged] == ["miss", "hit", ""]
+    assert len(vendor.calls(f"Say {mark}.")) == 2
+    refused = call(control, "POST", TASKS, key, {"type": "custom", "prompt": {"id": name, "words": {}}})
+    assert (refused.status, refused.json["errors"][0]["attr"]) == (400, "prompt")
+
+
 def test_a_failing_vendor_is_tried_again_and_then_told_of(control: Control, vendor: Vendor, key: str) -> None:
     alias = control.model(control.provider(vendor.base_url), "fault-500")["alias"]
     control.apply()

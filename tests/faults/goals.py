@@ -38,6 +38,7 @@ GOALS = {
     "G17": Goal("revoked key refused everywhere", (("F46", "revoked key refused"),)),
     "G18": Goal("key check", (("F46", "G18"),)),
     "G25": Goal("accepted tasks lost, or finished twice, over kills of workers", (("F42", "tasks lost"), ("F42", "finished twice"))),
+    "G26": Goal("webhook events lost while targets fail, ids of one event", (("F44", "events lost"), ("F44", "most webhook-ids"))),
     "G27": Goal("bytes that are kept of a connection without a key", (("F37", "memory of a stranger"),)),
     "G30": Goal("ten minutes of random faults", (("F51", "RSS slope"), *(("F51", name) for name in ("fds", "threads", "tasks")))),
 }

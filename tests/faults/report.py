@@ -64,13 +64,6 @@ FAULTS = {
     "F50": "1 000 WebSockets, 20 of them not reading",
     "F51": "ten minutes of load with a random fault every 5 s",
 }
-LATER = {
-    "F41": "tasks",
-    "F42": "tasks",
-    "F44": "webhooks",
-    "F45": "webhooks",
-    "F50": "sockets",
-}
 _HEADING = """\
 # Reliability
 
@@ -111,9 +104,7 @@ def page(results: Sequence[Result], load: str) -> str:
 def _fault_lines(results: Sequence[Result]) -> Iterator[str]:
     for fault, what in FAULTS.items():
         found = [result for result in results if result.fault == fault]
-        if fault in LATER:
-            yield f"| {fault} | {what} | later, with {LATER[fault]} | | | |"
-        elif not found:
+        if not found:
             yield f"| {fault} | {what} | | | not run | not run |"
         for figure in _figures(found):
             yield f"| {fault} | {what} | {figure.name} | {figure.goal} | {figure.cells} |"

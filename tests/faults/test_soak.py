@@ -20,6 +20,7 @@ from tests.faults.stage import Stage
 
 FAULT_EVERY_S = 5.0
 LOOK_EVERY_S = 1.0
+FLOOR_LOOKS = 30
 QUIET_LOOKS, QUIET_S = 5, 20.0  # by then connections that nobody uses are closed
 SECONDS, WARM_S = {True: 600.0, False: 60.0}, {True: 120.0, False: 20.0}
 QUICK = {"timeouts": {"first_byte_s": 2, "idle_s": 2, "total_s": 3}, "breaker": {"fail_max": 1000, "reset_timeout_s": 1}}
@@ -170,9 +171,10 @@ def growth(looks: Sequence[Look], name: str) -> int:
 
 
 def mb_per_min(looks: Sequence[Look]) -> float:
-    """The median slope between any two looks: what the allocator keeps once of a huge answer is a step, and no leak."""
-    few = looks[:: max(1, len(looks) // 100)]
-    return median((later.rss - look.rss) / (later.at_s - look.at_s) * 60 for look, later in combinations(few, 2))
+    """The median slope between any two of the lowest looks of each half minute: a huge answer that is being read comes and goes, what
+    the allocator keeps of it once is a step, and a leak raises the lowest too."""
+    lowest = [min(looks[at : at + FLOOR_LOOKS], key=lambda look: look.rss) for at in range(0, len(looks) - FLOOR_LOOKS + 1, FLOOR_LOOKS)]
+    return median((later.rss - look.rss) / (later.at_s - look.at_s) * 60 for look, later in combinations(lowest, 2))
 
 
 def shown(looks: Sequence[Sequence[Look]], name: str) -> str:

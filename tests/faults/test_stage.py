@@ -305,7 +305,7 @@ def test_a_secret_that_lies_somewhere_is_found(stage: Stage) -> None:
     search = Search()
     assert search.leaks(stage) == []
     assert (search.stages, search.answers > 5, search.files > 3) == (1, True, True)
-    in_file, in_row = (f"sk-planted-{secrets.token_hex(12)}" for _ in range(2))
+    in_file, in_row = f"f{secrets.token_hex(18)}", f"r{secrets.token_hex(18)}"  # no beginning that the stage's own share
     stage.secrets += [in_file, in_row]
     stray = stage.machine.state_dir / "stray.log"
     stray.write_text(f"Authorization: {in_file[4:]}")

@@ -431,11 +431,11 @@ def test_workers_learn_together(workers: Workers) -> None:
     second.limited(3, booked_at=0.9, now=1.1)  # it was let in before that cut
     assert second.concurrency == 2
     for _ in range(10):
-        second.succeeded(1, 2.0)
+        second.succeeded(1, 2.0, 2.0)
     assert first.concurrency == second.concurrency == 2
     first.began()
     for _ in range(10):
-        second.succeeded(1, 2.0)
+        second.succeeded(1, 2.0, 2.0)
     assert first.concurrency == second.concurrency == 3
     assert not first.book(5, 3.0)
     assert second.book(1, 3.0) > 0

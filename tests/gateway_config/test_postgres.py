@@ -1,4 +1,4 @@
-"""The same tests of configuration and ledger, against PostgreSQL: triggers, one-moment reads and inserts differ there."""
+"""The same tests of configuration, ledger and upgrades, against PostgreSQL: triggers, one-moment reads and inserts differ there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 SERVER = os.environ.get("POSTGRES_TEST_URL", "postgres://postgres@127.0.0.1:5432")
-TESTS = ("tests/gateway_config", "tests/monitoring/test_usage.py", "tests/monitoring/test_accounts.py")
+TESTS = ("tests/gateway_config", "tests/monitoring/test_usage.py", "tests/monitoring/test_accounts.py", "tests/services/test_upgrade.py")
 
 
 def require_server() -> None:

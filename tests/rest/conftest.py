@@ -22,8 +22,10 @@ from providers.services import create_provider
 from tasks import service
 from tasks.models import Task
 from tasks.service import Submitter, submit
+from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.models import Webhook, WebhookSecret
 from telling.services import new_secret
+from tests.security.access_fixtures import an_alert
 
 SECRET = "sk-planted-vendor-key-abcdefgh1234"
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -50,6 +52,9 @@ class World:
     task: Task
     webhook: Webhook
     webhook_secret: WebhookSecret
+    alert_rule: AlertRule
+    alert_channel: AlertChannel
+    alert: Alert
 
 
 def client_of(user: User) -> APIClient:
@@ -111,7 +116,7 @@ def world(db: None) -> World:
     member = TeamMember.objects.create(team=team, user=User.objects.create_user("member"), role="manager")
     grant = Grant.objects.create(team=team, model=model)
     task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=api_key))[0]
-    rows = (member, grant, usage_record(1), request_log(1), task, dead_letter(team, task), new_secret(team)[0])
+    rows = (member, grant, usage_record(1), request_log(1), task, dead_letter(team, task), new_secret(team)[0], *an_alert("our"))
     return World(provider, provider.keys.get(), model, price, rate, route, prompt, team, api_key, plaintext, budget, *rows)
 
 

@@ -48,6 +48,8 @@ def test_a_team_has_limits_and_a_bad_one_is_named(root: APIClient) -> None:
     assert root.patch(url, {"price_adjustment_bp": -10_000}).json()["price_adjustment_bp"] == -10_000
     for value in (-10_001, 100_001, 0.5, "much"):
         assert attrs(root.patch(url, {"price_adjustment_bp": value})) == {"price_adjustment_bp"}
+    for scopes in (True, 1, "chat", {"chat": 1}, [], ["root"], [1], [{}], [None]):
+        assert attrs(root.patch(url, {"scopes": scopes})) == {"scopes"}, scopes
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(root: APIClient, world: World) -> None:

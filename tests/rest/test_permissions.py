@@ -23,6 +23,13 @@ TEAM, KEY = f"{LLM}/teams/{{team.id}}", f"{LLM}/keys/{{api_key.id}}"
 BUDGET = f"{LLM}/budgets/{{budget.id}}"
 MEMBER, GRANT = f"{LLM}/members/{{member.id}}", f"{LLM}/grants/{{grant.id}}"
 WEBHOOK, WEBHOOK_SECRET = "/api/v1/webhooks/{webhook.id}", "/api/v1/webhook-secrets/{webhook_secret.id}"
+RULE, CHANNEL, ALERT = (
+    f"{LLM}/alerts/{{alert_rule.id}}",
+    f"{LLM}/alert-channels/{{alert_channel.id}}",
+    f"{LLM}/alert-history/{{alert.id}}",
+)
+NEW_RULE = {"name": "new", "condition": "breaker_open", "threshold": 0}
+NEW_CHANNEL = {"name": "new", "kind": "email", "recipients": "ops@example.com"}
 NEW_MEMBER = {"team": "{team.id}", "user": "other", "role": "viewer"}
 NEW_BUDGET = {"scope": {"user": "ann"}, "kind": "requests", "limit": 5, "period": "month"}
 TASK = {"type": "custom", "prompt": "hi"}
@@ -137,6 +144,22 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("post", "/api/v1/webhook-secrets", {"team": "{team.id}"}, ("telling.add_webhooksecret",), 201),
     ("get", WEBHOOK_SECRET, None, ("telling.view_webhooksecret",), 200),
     ("delete", WEBHOOK_SECRET, None, ("telling.delete_webhooksecret",), 204),
+    ("get", f"{LLM}/alerts", None, ("telling.view_alertrule",), 200),
+    ("post", f"{LLM}/alerts", NEW_RULE, ("telling.add_alertrule",), 201),
+    ("get", RULE, None, ("telling.view_alertrule",), 200),
+    ("put", RULE, NEW_RULE, ("telling.change_alertrule",), 200),
+    ("patch", RULE, {"threshold": "2.5"}, ("telling.change_alertrule",), 200),
+    ("delete", RULE, None, ("telling.delete_alertrule",), 204),
+    ("post", f"{RULE}/test", None, ("telling.test_alertchannel",), 200),
+    ("get", f"{LLM}/alert-channels", None, ("telling.view_alertchannel",), 200),
+    ("post", f"{LLM}/alert-channels", NEW_CHANNEL, ("telling.add_alertchannel",), 201),
+    ("get", CHANNEL, None, ("telling.view_alertchannel",), 200),
+    ("put", CHANNEL, NEW_CHANNEL, ("telling.change_alertchannel",), 200),
+    ("patch", CHANNEL, {"is_active": False}, ("telling.change_alertchannel",), 200),
+    ("delete", CHANNEL, None, ("telling.delete_alertchannel",), 204),
+    ("post", f"{CHANNEL}/test", None, ("telling.test_alertchannel",), 200),
+    ("get", f"{LLM}/alert-history", None, ("telling.view_alert",), 200),
+    ("get", ALERT, None, ("telling.view_alert",), 200),
     ("post", "/api/v1/ws-ticket", None, (), 201),
     ("get", "/api/v1/audit", None, ("monitoring.view_auditevent",), 200),
     ("get", "/api/v1/audit/1", None, ("monitoring.view_auditevent",), 200),
@@ -221,7 +244,7 @@ def test_every_route_is_in_the_table() -> None:
     routes = _routes(get_resolver().url_patterns)
     names = (
         *("provider", "model", "price", "rate", "route", "prompt", "team", "member", "grant", "api_key", "key", "budget", "task"),
-        *("webhook", "webhook_secret"),
+        *("webhook", "webhook_secret", "alert_rule", "alert_channel", "alert"),
     )
     in_table = {path.format(**dict.fromkeys(names, _ID)) for _, path, *_ in TABLE}
     missing = {route for route in routes if not any(_same(route, path) for path in in_table)}

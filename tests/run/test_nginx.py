@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import socket
 import statistics
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,55 +13,23 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.live import ROOT
+from tests.deploy import stack
 from tests.run.serving import Served, events
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 CONTENT = re.compile(rb'"content": ?"[^"]')
 pytestmark = pytest.mark.process
 
-AROUND = """\
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-{user}
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/llmcontrol.conf;
-}}
-"""
-
 
 @pytest.fixture
-def nginx(serve: Callable[..., Served], tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> Iterator[Served]:
+def nginx(serve: Callable[..., Served], tmp_path: Path) -> Iterator[Served]:
     """A server, whose port is that of the nginx in front of it."""
-    if NGINX is None:
-        assert os.environ.get("REQUIRE_SERVICES") != "1", "nginx is not installed, and REQUIRE_SERVICES=1 wants it"
-        pytest.skip("nginx is not installed")
-    served, port = serve(), unused_tcp_port_factory()
-    text = (ROOT / "deploy" / "nginx.conf").read_text()
-    for shipped, here in (("listen 80;", f"listen 127.0.0.1:{port};"), ("server 127.0.0.1:8000;", f"server 127.0.0.1:{served.port};")):
-        assert text.count(shipped) == 1
-        text = text.replace(shipped, here)
-    (tmp_path / "llmcontrol.conf").write_text(text)
-    main = tmp_path / "nginx.conf"
-    main.write_text(AROUND.format(folder=tmp_path, user="user root;" if os.geteuid() == 0 else ""))
-    with (tmp_path / "output.log").open("wb") as output:
-        process = subprocess.Popen([NGINX, "-p", str(tmp_path), "-c", str(main)], stdout=output, stderr=output)
-    upstream_port, served.port = served.port, port
-    try:
-        served.until(lambda: served.get("/health") == 200, 10)
-        yield served
-    finally:
-        served.port = upstream_port
-        process.terminate()
-        process.wait(10)
+    served = serve()
+    with stack.nginx(tmp_path, served.port) as port:
+        upstream_port, served.port = served.port, port
+        try:
+            yield served
+        finally:
+            served.port = upstream_port
 
 
 def test_probes_and_answers_pass(nginx: Served):

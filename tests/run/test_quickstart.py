@@ -66,7 +66,7 @@ def test_a_second_quickstart_on_the_same_folder_is_refused(live: LiveServer):
 
 
 def test_a_second_start_changes_nothing(tmp_path: Path):
-    with LiveServer(tmp_path) as first:
+    with LiveServer(tmp_path, from_nothing=True) as first:
         pass
     settings, before = (tmp_path / "settings.env").read_text(), rows(tmp_path)
     with LiveServer(tmp_path) as second:
@@ -118,6 +118,16 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path):
     (line,) = done.stderr.splitlines()
     assert port in line
     assert not (tmp_path / "llmcontrol.sqlite3").exists()
+
+
+def test_a_file_that_is_no_database_is_told_in_two_lines(tmp_path: Path):
+    (tmp_path / "llmcontrol.sqlite3").write_bytes(b"not a database at all " * 300)
+    done = manage("quickstart", "--model", "none", "--port", "0", "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "The database says: file is not a database",
+        "CommandError: Nothing was started: the database could not be brought up to date. Mend it, or name another in DATABASE_URL.",
+    ]
 
 
 def test_without_the_wheels_echo_stands_in_and_it_says_so(tmp_path: Path):
@@ -195,6 +205,7 @@ def ask(server: LiveServer, key: str | None) -> tuple[int, Any]:
 
 
 def test_state_of_one_folder_is_not_in_another(tmp_path: Path):
-    with LiveServer(tmp_path / "one", model="none") as one, LiveServer(tmp_path / "two", model="none") as two:
+    one, two = (LiveServer(tmp_path / name, model="none", from_nothing=True) for name in ("one", "two"))
+    with one, two:
         assert models_of(two, one.api_key)[0] == 401
         assert models_of(two, two.api_key)[0] == 200

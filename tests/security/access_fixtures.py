@@ -22,6 +22,8 @@ from providers.models import Provider, ProviderKey
 from providers.services import create_provider
 from tasks.models import Task
 from tasks.service import Submitter, read, submit
+from telling.alert_models import Alert, AlertChannel, AlertRule
+from telling.alert_services import save_channel
 from telling.models import Webhook, WebhookSecret
 from telling.services import new_secret
 
@@ -49,6 +51,9 @@ class Tenant:
     task: Task
     webhook: Webhook
     webhook_secret: WebhookSecret
+    alert_rule: AlertRule
+    alert_channel: AlertChannel
+    alert: Alert
     people: dict[str, User] = field(default_factory=dict)
 
     @property
@@ -120,11 +125,21 @@ def make_tenant(name: str) -> Tenant:
         members["viewer"],
         grant,
         create_personal_token(people["manager"], f"{name}-script")[0],
-        Task.objects.create(key=key, kind="custom", prompt="hi", timeout_s=60, max_attempts=1, rank=0, created_at=MOMENT),
+        Task.objects.create(key=key, kind="custom", prompt="hi", batch=team.pk, timeout_s=60, max_attempts=1, rank=0, created_at=MOMENT),
         a_dead_letter(team, key),
         new_secret(team)[0],
+        *an_alert(name),
         people,
     )
+
+
+def an_alert(name: str) -> tuple[AlertRule, AlertChannel, Alert]:
+    """Of nobody: a role in a team opens none of them."""
+    channel = save_channel(AlertChannel(name=f"{name}-mail", kind="email", recipients="ops@example.com"))
+    rule = AlertRule.objects.create(name=f"{name}-rule", condition="queue_delay", threshold=60)
+    rule.channels.add(channel)
+    about = {"condition": rule.condition, "subject": "tasks", "label": "queued tasks", "value": 61, "sentence": "They wait."}
+    return rule, channel, Alert.objects.create(rule=rule, rule_name=rule.name, started_at=MOMENT, seen_at=MOMENT, **about)
 
 
 def a_dead_letter(team: Team, key: ApiKey) -> Webhook:

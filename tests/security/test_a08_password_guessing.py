@@ -23,12 +23,6 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def quick(settings: Any) -> None:
-    """A hash that costs nothing: what is tested here is how often, not how long."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def ann() -> User:
     return User.objects.create_user("ann", password="the right password", is_staff=True)

@@ -13,7 +13,8 @@ __all__ = ["tenants"]
 
 PACKAGES = ("core", "monitoring", "providers", "models_registry", "access", "gateway", "llmcontrol")
 # The local model of quickstart, and nothing that a request could name. (Workers are started by uvicorn's own means.)
-STARTS_PROCESSES = {"providers/local_model.py"}
+# The local model, and PostgreSQL's own programs for backups.
+STARTS_PROCESSES = {"providers/local_model.py", "llmcontrol/database_copy.py"}
 
 
 @pytest.mark.parametrize("role", ["viewer", "auditor", "team viewer", "team member", "team manager"])
@@ -29,7 +30,7 @@ def test_verbs_that_call_vendors_are_refused(tenants: Tenants, role: str) -> Non
         assert admin.post(page, {"model": "x", "accept_all": "1"}).status_code in (403, 404), page
 
 
-def test_only_what_starts_the_local_model_starts_processes() -> None:
+def test_only_the_local_model_and_backups_start_processes() -> None:
     starts = re.compile(
         r"^\s*(?:import|from) (?:subprocess|pty)\b|\bos\.(?:system|popen|exec\w+|\w*spawn\w*|fork)\(|create_subprocess", re.M
     )

@@ -63,6 +63,9 @@ def with_ids(route: str, tenants: Tenants) -> str:
         ("llm/exchange-rates", ours.rate),
         ("api/v1/webhooks", ours.webhook),
         ("api/v1/webhook-secrets", ours.webhook_secret),
+        ("llm/alerts", ours.alert_rule),
+        ("llm/alert-channels", ours.alert_channel),
+        ("llm/alert-history", ours.alert),
         ("llm/providers", ours.provider),
         ("models_registry/llmmodel/sync", ours.provider),
         *((f"/admin/{row._meta.app_label}/{row._meta.model_name}/", row) for row in vars(ours).values() if hasattr(row, "_meta")),
@@ -80,6 +83,8 @@ def with_ids(route: str, tenants: Tenants) -> str:
         return _PARAMETER.sub(ours.provider.name, route)
     if "requests/" in route:
         return _PARAMETER.sub(ours.request.request_id, route)
+    if "/task/batch/" in route:
+        return _PARAMETER.sub(str(ours.task.batch), route)
     if "/v1/tasks/" in route:
         return _PARAMETER.sub(ours.task.public_id, route)
     if "app_label" in route:
@@ -127,13 +132,14 @@ def client_of(caller: str, tenants: Tenants, *, session: bool) -> Client:
 
 def cells(caller: str, tenants: Tenants) -> dict[tuple[str, str], str]:
     found = {}
+    clients = {in_admin: client_of(caller, tenants, session=in_admin) for in_admin in (True, False)}
     for route in sorted(set(routes())):
         in_admin = route.startswith("/admin/")
-        client = client_of(caller, tenants, session=in_admin)
+        client, url = clients[in_admin], with_ids(route, tenants)
         for method in ADMIN_METHODS if in_admin else REST_METHODS:
             more: dict[str, Any] = {} if method == "get" else {"data": {"_": "_"}} if in_admin else {"data": {"_": "_"}, "format": "json"}
             with undone():
-                found[shown(route), method] = outcome(getattr(client, method)(with_ids(route, tenants), **more), method)
+                found[shown(route), method] = outcome(getattr(client, method)(url, **more), method)
     return found
 
 

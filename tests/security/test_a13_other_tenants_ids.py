@@ -33,6 +33,9 @@ ROWS = {
     "api/v1/audit": "event",
     "api/v1/webhooks": "webhook",
     "api/v1/webhook-secrets": "webhook_secret",
+    "llm/alerts": "alert_rule",
+    "llm/alert-channels": "alert_channel",
+    "llm/alert-history": "alert",
 }
 _PARAMETER = re.compile(r"\(\?P<\w+>[^)]*\)|<[\w:]+>")
 

@@ -21,11 +21,6 @@ PASSWORD = "a long enough password"
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def quick(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def ann() -> User:
     return User.objects.create_superuser("ann", password=PASSWORD)

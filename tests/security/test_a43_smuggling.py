@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.stack import NGINX, NGINX_AROUND
 from tests.e2e import wire
 from tests.live import ROOT
-from tests.run.test_nginx import AROUND, NGINX
 from tests.security.house import House
 
 pytestmark = pytest.mark.process
@@ -149,7 +149,7 @@ def proxy(_house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
     text = (ROOT / "deploy" / "nginx.conf").read_text()
     text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("server 127.0.0.1:8000;", f"server 127.0.0.1:{_house.port};")
     (folder / "llmcontrol.conf").write_text(text)
-    (folder / "nginx.conf").write_text(AROUND.format(folder=folder, user="user root;" if os.geteuid() == 0 else ""))
+    (folder / "nginx.conf").write_text(NGINX_AROUND.format(folder=folder, user="user root;" if os.geteuid() == 0 else ""))
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stdout=output, stderr=output)
     try:

@@ -45,7 +45,6 @@ def test_what_is_generated_is_the_owners_alone(tmp_path: Path) -> None:
 
 @pytest.mark.django_db
 def test_the_administrators_password_is_nobodys_guess(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.LOGIN_TRIES = 1_000
     made = first_start.ensure_credentials(reset=False)
     assert made.password is not None

@@ -14,14 +14,17 @@ from core.chat import Answer
 from core.conversation import Text
 from core.errors import InvalidRequest, NotAuthenticated, ProviderFault, ProviderRejectedOurKey
 from core.events import Ended, Result
+from gateway.cache import Cache
 from gateway.doors.http import Gateway
 from monitoring.journal import RequestEnded
 from tasks import execution
 from tasks.execution import Runner
 from tasks.kinds import KINDS
 from tasks.models import Task
+from tasks.service import read
 from tasks.states import Status
 from tests.gateway.scripted import PEPPER, USAGE, Bench
+from tests.gateway.test_prompts import PromptBench
 
 KEY_ID = "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0002"
 DATA: dict[str, dict[str, Any]] = {
@@ -71,28 +74,37 @@ async def test_a_result_has_the_shape_of_its_kind(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("kind", "data", "wrong", "right"),
+    ("kind", "data", "wrong", "right", "result"),
     [
         (
             "category_match",
             {"text": "x", "categories": ["sport", "politics"]},
-            '{"category": "music", "confidence": 1}',
-            '{"category": "sport", "confidence": 0.5}',
+            '{"category": "music", "confidence_percent": 100}',
+            '{"category": "sport", "confidence_percent": 50}',
+            {"category": "sport", "confidence": 0.5},
+        ),
+        (
+            "category_match",
+            {"text": "x", "categories": ["sport", "politics"]},
+            '{"category": "sport", "confidence_percent": 250}',
+            '{"category": "politics", "confidence_percent": 100}',
+            {"category": "politics", "confidence": 1.0},
         ),
         (
             "data_extraction",
             {"text": "x", "fields": ["title", "the date"]},
             '{"fields": {"title": "y"}}',
             '{"fields": {"title": "y", "the date": null}}',
+            {"fields": {"title": "y", "the date": None}},
         ),
     ],
 )
 async def test_a_result_holds_what_the_caller_has_named(
-    monkeypatch: pytest.MonkeyPatch, kind: str, data: dict[str, Any], wrong: str, right: str
+    monkeypatch: pytest.MonkeyPatch, kind: str, data: dict[str, Any], wrong: str, right: str, result: dict[str, Any]
 ) -> None:
     _, runner = bench_of(monkeypatch, says(wrong), says(right))
     ending = await runner.run(task(kind, data=data))
-    assert (ending.status, ending.result) == (Status.COMPLETED, msgspec.json.decode(right))
+    assert (ending.status, ending.result) == (Status.COMPLETED, result)
     schema = str(KINDS[kind].wishes(data))
     assert all(name in schema for name in (data.get("categories") or data["fields"]))
 
@@ -180,3 +192,79 @@ async def test_a_model_that_was_made_a_moment_ago_is_waited_for(monkeypatch: pyt
         ending = await runner.run(task(model="m", created_at=datetime.fromtimestamp(1000 - age_s, UTC)))
         assert ending.status == status, ending
     assert len(looked) == 1
+
+
+def templated(monkeypatch: pytest.MonkeyPatch, *steps: Any) -> tuple[PromptBench, Runner]:
+    bench = PromptBench(monkeypatch, key_id=KEY_ID, scopes=frozenset({"tasks"}))
+    bench.scripts["a"] = list(steps)
+    return bench, Runner(bench.gateway, lambda: 1000.0, random.Random(1))
+
+
+@pytest.mark.parametrize(("version", "number"), [({}, 2), ({"version": "staging"}, 3), ({"version": 1}, 1)])
+async def test_a_template_is_the_task(monkeypatch: pytest.MonkeyPatch, version: dict[str, Any], number: int) -> None:
+    bench, runner = templated(monkeypatch, says("yes"))
+    ending = await runner.run(task(prompt="", template={"id": "support", "variables": {"question": "Why?"}, **version}))
+    assert (ending.status, ending.result) == (Status.COMPLETED, {"text": "yes"}), ending
+    assert bench.messages()[0] == {"role": "system", "content": "Be brief, friend."}
+    (ended,) = bench.sink.of(RequestEnded)
+    assert (ended.prompt_name, ended.prompt_version) == ("support", number)
+
+
+async def test_a_template_comes_before_what_a_kind_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong, right = says("你好"), says('{"translation": "你好", "source_language": "English"}')
+    bench, runner = templated(monkeypatch, wrong, right)
+    ending = await runner.run(task("translation", prompt="", template={"id": "support", "variables": {"question": "Why?"}}))
+    assert ending.status == Status.COMPLETED, ending
+    roles = [message["role"] for message in bench.messages()]
+    assert roles == ["system", "user", "system", "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    ("template", "code"),
+    [
+        ({"id": "secret"}, "prompt_not_found"),
+        ({"id": "support", "version": 9}, "prompt_not_found"),
+        ({"id": "support"}, "invalid_request"),
+    ],
+)
+async def test_a_template_that_cannot_be_used_ends_the_task(monkeypatch: pytest.MonkeyPatch, template: dict[str, Any], code: str) -> None:
+    bench, runner = templated(monkeypatch)
+    ending = await runner.run(task(prompt="", template=template))
+    assert (ending.status, ending.error_code, ending.again_at) == (Status.FAILED, code, None), ending
+    assert bench.asked == []
+
+
+async def test_what_is_kept_is_a_result_unless_the_task_wants_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, runner = bench_of(monkeypatch, says("1"), says("2"), says("3"))
+    bench.pipeline.cache = Cache(bench.clock, max_bytes=100_000, max_entry_bytes=10_000)
+    model = msgspec.structs.replace(bench.model("a"), cache_ttl_s=60)
+    bench.manager.apply(msgspec.structs.replace(bench.snapshot, version=8, models={"m": (model,)}))
+    off = read({"type": "custom", "prompt": "hi", "config": {"cache_enabled": False}}).config.options()
+    endings = [await runner.run(asked) for asked in (task(), task(), task(options=off), task(attempts=2), task())]
+    assert [ending.result["text"] for ending in endings if ending.result] == ["1", "1", "2", "3", "1"]
+    assert [ended.cache for ended in bench.sink.of(RequestEnded)] == ["miss", "hit", "", "", "hit"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "field"), [({}, "prompt"), ({"id": ""}, "prompt.id"), ({"id": "x", "version": 0}, "prompt.version"), (7, "prompt")]
+)
+def test_a_prompt_that_names_no_template_is_refused(prompt: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read({"type": "custom", "prompt": prompt}, where="tasks.0.")
+    assert str(refused.value.param).startswith(f"tasks.0.{field}"), refused.value.param
+
+
+def test_a_summary_is_as_short_as_was_asked_for() -> None:
+    kind = KINDS["text_summarization"]
+    brief = msgspec.json.Decoder(kind.shape({"text": "x", "max_words": 5}))
+    assert kind.read(brief.decode(b'{"summary": "short", "key_points": []}')) == {"summary": "short", "key_points": []}
+    for long in (
+        {"summary": "x" * 61, "key_points": []},
+        {"summary": "", "key_points": ["x" * 61]},
+        {"summary": "", "key_points": ["x"] * 6},
+    ):
+        with pytest.raises(msgspec.ValidationError):
+            brief.decode(msgspec.json.encode(long))
+    # More than a grammar can count is left to the instructions.
+    whole = msgspec.json.Decoder(kind.shape({"text": "x", "max_words": 5000}))
+    assert whole.decode(msgspec.json.encode({"summary": "x" * 61, "key_points": ["x"] * 6}))

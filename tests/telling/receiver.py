@@ -43,21 +43,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if 300 <= status < 400:
             self.send_header("Location", receiver.redirect_to)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(receiver.answer)))
         self.end_headers()
+        self.wfile.write(receiver.answer)
 
     def log_message(self, *_: Any) -> None:
         return
 
 
 class Receiver:
-    """`how` set: every path behaves so."""
+    """`how` set: every path behaves so. `answer`: the body of what it answers; a chat's robot has one."""
 
     def __init__(self, how: str = "", port: int = 0) -> None:
         self.heard: list[Heard] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self.how, self.redirect_to = how, ""
+        self.how, self.redirect_to, self.answer = how, "", b""
         self._counts: dict[str, int] = {}
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.receiver = self  # type: ignore[attr-defined]

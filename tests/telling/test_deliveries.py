@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from telling import deliveries
-from telling.deliveries import Delivery, Outcome
+from telling.deliveries import Delivery
 from telling.models import Webhook, WebhookTry
+from telling.outcome import Outcome
 from telling.signals import webhook_dead
 from tests.telling.rows import NOW, a_team, a_webhook
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from telling import signing
-from telling.deliveries import Delivery, Outcome
+from telling.deliveries import Delivery
 from telling.delivery import Sender
+from telling.outcome import Outcome
 from tests.telling.receiver import Receiver
 
 SECRET = signing.new_secret()

@@ -6,6 +6,7 @@ manage.py has already called `bootstrap.prepare` when this runs. Everything that
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,8 +17,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import connections
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connections
 
 from llmcontrol import announcement, bootstrap, first_start, seeding, server
 from providers import local_model
@@ -36,7 +37,7 @@ class Command(BaseCommand):
             signal.signal(sig, _leave)
         # First of all: a port that is taken is told before anything is changed.
         sock = server.bind(options["host"], settings.LLM_PORT if options["port"] is None else options["port"])
-        call_command("migrate", verbosity=0, interactive=False)
+        migrate()
         for sentence in seeding.from_environment():
             self.stderr.write(sentence)
         with ExitStack() as stack:
@@ -96,6 +97,24 @@ class Herald(threading.Thread):
         self.gave_up = True
         self._command.stderr.write(f"The gateway is not ready after {announcement.READY_TIMEOUT_S:.0f} s: {trouble}")
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def migrate() -> None:
+    """Brings the database up to date, in a process of its own: the states of all migrations are 10 MB, which the server
+    that follows would keep. Raises CommandError."""
+    connections.close_all()  # a connection must not be used on both sides of a fork
+    child = multiprocessing.get_context("fork").Process(target=_migrate)
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise CommandError("Nothing was started: the database could not be brought up to date. Mend it, or name another in DATABASE_URL.")
+
+
+def _migrate() -> None:
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+    except DatabaseError as exc:
+        sys.exit(f"The database says: {exc}")
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
