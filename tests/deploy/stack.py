@@ -110,8 +110,14 @@ class Everywhere(Control):
 
     def models(self, key: str | None = None) -> dict[str, dict[str, Any]]:
         """Of those that every gateway offers alike."""
-        offered = [Control(machine.base_url, "", key or self.key).models() for machine in self.machines]
-        return {alias: model for alias, model in offered[0].items() if all(each.get(alias) == model for each in offered)}
+        offered = [each.models(key or self.key) for each in self._each()]
+        return {alias: model for alias, model in offered[0].items() if all(other.get(alias) == model for other in offered)}
+
+    def forgot(self, key: str) -> bool:
+        return all(each.forgot(key) for each in self._each())
+
+    def _each(self) -> list[Control]:
+        return [Control(machine.base_url, "", self.key) for machine in self.machines]
 
 
 @contextmanager

@@ -73,6 +73,10 @@ class Control:
         answer = wire.call(self.base_url, "GET", "/v1/models", key=key or self.key)
         return {model["id"]: model for model in answer.json["data"]} if answer.status == 200 else {}
 
+    def forgot(self, key: str) -> bool:
+        """Whether the data plane refuses a key, everywhere."""
+        return wire.call(self.base_url, "GET", "/v1/models", key=key).status == 401
+
     def apply(self, *, within_s: float = WAIT_S) -> None:
         """Waits until everything configured so far is in force: a later change is, and configurations are taken whole."""
         if not self._marker:

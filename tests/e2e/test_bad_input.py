@@ -208,7 +208,7 @@ def test_the_refusal_does_not_say_what_is_wrong_with_a_key(refused: Callable[...
     revoked = control.new_key()
     control.apply()
     control.call("DELETE", f"/api/v1/llm/keys/{revoked['id']}")
-    until(lambda: not control.models(revoked["key"]), "the data plane forgets the key")
+    until(lambda: control.forgot(revoked["key"]), "the data plane forgets the key")
     said = {refused(401, key=key, body=GOOD).body for key in (None, "sk-llmc-unknown", revoked["key"])}
     assert len(said) == 1
 
@@ -235,7 +235,7 @@ def test_an_expired_key_is_401(refused: Callable[..., Answer], control: Control)
     soon = datetime.now(UTC) + timedelta(seconds=2.5)
     key = control.new_key(expires_at=soon.isoformat())["key"]
     control.apply()
-    until(lambda: not control.models(key), "the key expires")
+    until(lambda: control.forgot(key), "the key expires")
     refused(401, key=key, body=GOOD)
     assert datetime.now(UTC) >= soon
 

@@ -23,7 +23,7 @@ def test_a_revoked_key_is_refused(control: Control) -> None:
     control.apply()
     assert wire.chat(control.base_url, key["key"], ECHO).status == 200
     control.call("DELETE", f"/api/v1/llm/keys/{key['id']}")
-    until(lambda: not control.models(key["key"]), "the revoked key is refused")
+    until(lambda: control.forgot(key["key"]), "the revoked key is refused")
     assert wire.chat(control.base_url, key["key"], ECHO).status == 401
     assert wire.call(control.base_url, "GET", "/v1/models", key=key["key"]).status == 401
 

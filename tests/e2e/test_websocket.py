@@ -257,7 +257,7 @@ async def test_a_revoked_key_ends_here_too(control: Control) -> None:
         await say(connection, type="generate", id="1", request=request())
         assert (await hear(connection, ended("1")))[-1]["type"] == "done"
         control.call("DELETE", f"/api/v1/llm/keys/{key['id']}")
-        until(lambda: not control.models(key["key"]), "the revoked key is refused")
+        until(lambda: control.forgot(key["key"]), "the revoked key is refused")
         await say(connection, type="generate", id="2", request=request())
         (frame,) = await hear(connection, ended("2"))
         assert (frame["type"], frame["error"]["code"]) == ("error", "invalid_api_key")

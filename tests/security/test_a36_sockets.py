@@ -202,7 +202,7 @@ async def test_a_revoked_key_starts_nothing_more(house: House) -> None:
         await connection.send(generate("a", "hi"))
         assert (await heard(connection, "a"))[-1]["type"] == "done"
         await asyncio.to_thread(house.control.call, "DELETE", f"/api/v1/llm/keys/{key['id']}")
-        await asyncio.to_thread(until, lambda: not house.control.models(key["key"]), "the key is forgotten")
+        await asyncio.to_thread(until, lambda: house.control.forgot(key["key"]), "the key is forgotten")
         await connection.send(generate("b", "hi"))
         assert await closed_with(connection) == 4401
 
