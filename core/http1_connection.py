@@ -207,6 +207,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Without `eof_received` before it: aborted, reset, or TLS that stopped without its own end, which anybody on the
         way can bring about (RFC 9112, section 9.8)."""
+        if self._chunks is not None:
+            self._chunks.close()
+            self._chunks = None
         self._leave(Broken(repr(exc) if exc else "closed without an end of TLS", untouched=self._untouched()))
 
     def pause_writing(self) -> None:
