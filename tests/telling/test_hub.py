@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -191,4 +192,4 @@ async def test_telling_many_leaves_other_work_its_turns() -> None:
             await asyncio.sleep(0)
 
     await asyncio.gather(hub.look(), other_work())
-    assert max(later - before for before, later in zip(waited, waited[1:], strict=False)) <= 20
+    assert max(later - before for before, later in itertools.pairwise(waited)) <= 20
