@@ -195,6 +195,8 @@ class Connection(asyncio.Protocol):
                     return
             self._read_body(answer, data)
         except Malformed as exc:
+            # Its frames hold what was read, and the answer that is to hold it: together they would wait for the collector.
+            exc.__traceback__ = exc.__context__ = None
             self._leave(exc)
             self._transport.abort()
 
