@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import psycopg
 
+from llmcontrol import bootstrap
 from tests.gateway_config.test_postgres import SERVER, require_server
-from tests.live import ROOT, environment
+from tests.live import ROOT, environment, manage
 
 STARTS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 60.0
 
 
 @contextmanager
-def postgres_database(name: str) -> Iterator[str]:
-    """The URL of a new database, which is gone afterwards. Skips where there is no server."""
+def postgres_database(name: str, state_dir: Path | None = None) -> Iterator[str]:
+    """The URL of a new database, which is gone afterwards; it is migrated, with secrets that `state_dir` is given.
+
+    Skips where there is no server.
+    """
     require_server()
+    template, secrets = _migrated_database()
+    if state_dir is not None:
+        shutil.copytree(secrets, state_dir, dirs_exist_ok=True)
     name = f"llmcontrol_{name}_{os.getpid()}"
     with psycopg.connect(f"{SERVER}/postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield f"{SERVER}/{name}"
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@cache
+def _migrated_database() -> tuple[str, Path]:
+    """The name of a database that others are copies of, and a state folder with the secrets that it was migrated with."""
+    name, folder = f"llmcontrol_template_{os.getpid()}", Path(tempfile.mkdtemp(prefix="llmcontrol-migrated-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    bootstrap.write_settings(folder, environment())
+    _on_server(f"CREATE DATABASE {name}")
+    atexit.register(_on_server, f"DROP DATABASE {name} WITH (FORCE)")
+    env = {"LLM_STATE_DIR": str(folder), "DATABASE_URL": f"{SERVER}/{name}"}
+    done = manage("migrate", "--verbosity", "0", env=env, timeout_s=STARTS_WITHIN_S)
+    assert done.returncode == 0, done.stderr
+    return name, folder
+
+
+def _on_server(statement: str) -> None:
+    with psycopg.connect(f"{SERVER}/postgres", autocommit=True) as admin:
+        admin.execute(statement)
 
 
 class TaskWorker:

@@ -64,6 +64,12 @@ def _migrated_folder() -> Path:
     return folder
 
 
+def copy_migrated(folder: Path) -> str:
+    """Gives `folder` secrets, and a SQLite database that is migrated with them. Returns the database's URL."""
+    shutil.copytree(_migrated_folder(), folder, dirs_exist_ok=True)
+    return f"sqlite:///{folder / 'llmcontrol.sqlite3'}"
+
+
 class LiveServer:
     """A context manager; the attributes are those of the JSON line, plus `pid`, `state_dir` and `log` (a path).
 
@@ -118,7 +124,7 @@ class LiveServer:
         """Returns when the gateway is ready. Fails with the end of its log."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
         if not self._from_nothing and not any(self.state_dir.iterdir()):
-            shutil.copytree(_migrated_folder(), self.state_dir, dirs_exist_ok=True)
+            copy_migrated(self.state_dir)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), "quickstart", *self._options],

@@ -65,15 +65,16 @@ class _Run:
         return found
 
     def _register(self, plan: Plan) -> str:
-        """The id of the first client's provider. Each client has its own: a key that was refused once is not tried again."""
+        """The id of the first client's provider."""
         config = {"base_url": f"{self.vendors}/{plan.id}{plan.path}", "api_key": "sk-recorded-0123456789", **plan.options}
         kind = "embedding" if plan.dialect == EMBEDDINGS else "chat"
+        clients = (plan.dialect, *plan.other_dialects, *([_TURNED] if plan.turned is not None else []))
         providers = []
-        for client in (plan.dialect, *plan.other_dialects, *([_TURNED] if plan.turned is not None else [])):
-            body = {"name": _alias(plan, client), "provider_type": plan.kind, "config": config, "is_active": True}
+        for alias in dict.fromkeys(_alias(plan, client) for client in clients):
+            body = {"name": alias, "provider_type": plan.kind, "config": config, "is_active": True}
             providers.append(self.control.call("POST", "/api/v1/llm/providers", body))
             if plan.dialect != MODELS:
-                self.control.model(providers[-1], plan.model_id, alias=_alias(plan, client), model_type=kind)
+                self.control.model(providers[-1], plan.model_id, alias=alias, model_type=kind)
         return str(providers[0]["id"])
 
     def _ask_as_recorded(self, plan: Plan, provider_id: str) -> Answer:
@@ -113,7 +114,8 @@ class _Run:
 
 
 def _alias(plan: Plan, client: str) -> str:
-    return f"{plan.id}.{client}"
+    """Where the vendor refuses, each client has a provider of its own: a key that was refused once is not tried again."""
+    return plan.id if plan.status == 200 else f"{plan.id}.{client}"
 
 
 def booked(outcome: Outcome) -> list[Answer]:

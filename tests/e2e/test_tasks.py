@@ -25,7 +25,7 @@ def control(request: pytest.FixtureRequest, control: Control, tmp_path_factory: 
         yield control
         return
     state_dir = tmp_path_factory.mktemp("distributed")
-    with postgres_database("tasks") as url:
+    with postgres_database("tasks", state_dir) as url:
         env = {**QUICK, "DATABASE_URL": url}
         with LiveServer(state_dir, env={**env, "LLM_MAX_WORKERS": "0"}) as live:
             worker = TaskWorker(state_dir, concurrency=200, env=env)

@@ -6,11 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from core.clock import FrozenClock
@@ -19,7 +18,8 @@ from gateway.config.budgets import DatabaseBank, _report_use, _tend
 from monitoring import accounts, metrics
 from monitoring.accounts import Posting
 from monitoring.models import BudgetAccount, BudgetLease
-from tests.gateway_config.test_postgres import SERVER, require_server
+from tests.engines import postgres_database
+from tests.live import copy_migrated
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,17 +228,5 @@ def hammer(env: dict[str, str], token: str, tries: int) -> Any:
 @contextmanager
 def database(folder: Path, backend: str) -> Iterator[dict[str, str]]:
     """The environment of processes on a database of their own."""
-    url, name = f"sqlite:///{folder / 'budgets.sqlite3'}", f"llmcontrol_budgets_{os.getpid()}"
-    if backend == "postgres":
-        require_server()
-        url = f"{SERVER}/{name}"
-        with psycopg.connect(f"{SERVER}/postgres", autocommit=True) as server:
-            server.execute(f"CREATE DATABASE {name}")
-    env = os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    try:
-        manage(env, "migrate", "-v0")
-        yield env
-    finally:
-        if backend == "postgres":
-            with psycopg.connect(f"{SERVER}/postgres", autocommit=True) as server:
-                server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with nullcontext(copy_migrated(folder)) if backend == "sqlite" else postgres_database("budgets") as url:
+        yield os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings"}

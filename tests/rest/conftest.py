@@ -102,6 +102,10 @@ def allowed(db: None) -> Callable[..., APIClient]:
 
 @pytest.fixture
 def world(db: None) -> World:
+    return make_world()
+
+
+def make_world() -> World:
     provider = create_provider(name="echo", provider_type="echo", secrets=[SECRET])
     model = LLMModel.objects.create(provider=provider, model_id="echo-1", alias="echo")
     price = set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=MOMENT)

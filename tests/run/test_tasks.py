@@ -71,8 +71,10 @@ def vendor() -> Iterator[Vendor]:
 
 
 @pytest.fixture(scope="module", params=["embedded", "distributed"])
-def environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    state_dir = tmp_path_factory.mktemp("workers")
     settings = {
+        "LLM_STATE_DIR": str(state_dir),
         "OUTBOUND_ALLOW": "127.0.0.0/8:*",
         "LLM_CONFIG_POLL_S": "0.1",
         "LLM_TASK_LEASE_S": f"{LEASE_S:g}",
@@ -82,13 +84,13 @@ def environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     if request.param == "embedded":
         yield settings
         return
-    with postgres_database("workers") as url:
+    with postgres_database("workers", state_dir) as url:
         yield {**settings, "DATABASE_URL": url}
 
 
 @pytest.fixture(scope="module")
-def served(environment: dict[str, str], vendor: Vendor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Installation]]:
-    state_dir = tmp_path_factory.mktemp("workers")
+def served(environment: dict[str, str], vendor: Vendor) -> Iterator[Callable[[], Installation]]:
+    state_dir = Path(environment["LLM_STATE_DIR"])
     with LiveServer(state_dir, env={**environment, "LLM_MAX_WORKERS": "0"}) as live:
         yield lambda: Installation(state_dir, vendor, live, environment)
 

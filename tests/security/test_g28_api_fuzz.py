@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
 from tests.security.access_fixtures import Tenants, tenants
-from tests.security.test_a12_authorisation_table import _PARAMETER, REST_METHODS, routes, undone, with_ids
+from tests.security.test_a12_authorisation_table import _PARAMETER, REST_METHODS, routes, rows_of, undone, with_ids
 
 __all__ = ["tenants"]
 
@@ -90,7 +90,7 @@ class Description:
 
 def test_every_route_answers_whatever_it_is_sent(tenants: Tenants) -> None:
     client: APIClient = tenants.rest(tenants.people["superuser"])
-    described = Description()
+    described, rows = Description(), rows_of(tenants)
     assert len(ROUTES) > 30
     statuses: set[int] = set()
 
@@ -99,7 +99,7 @@ def test_every_route_answers_whatever_it_is_sent(tenants: Tenants) -> None:
     def ask(data: st.DataObject) -> None:
         route, method = data.draw(st.sampled_from(ROUTES)), data.draw(st.sampled_from(REST_METHODS))
         path = _PARAMETER.sub("{id}", route)
-        url = with_ids(route, tenants)
+        url = with_ids(route, tenants, rows)
         if "{id}" in path and data.draw(st.booleans()):
             url = _PARAMETER.sub(quote(data.draw(st.sampled_from(JUNK_IDS)), safe="%"), route)
         query = urlencode(data.draw(described.query(path, method)), doseq=True, errors="surrogatepass")

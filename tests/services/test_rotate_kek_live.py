@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import psycopg
 import pytest
 
 from core.secrets import KeyRing, sealed_under
-from tests.gateway_config.test_postgres import SERVER, require_server
-from tests.live import ROOT, environment, manage
+from tests.engines import postgres_database
+from tests.live import ROOT, copy_migrated, environment, manage
 
 pytestmark = pytest.mark.process
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -66,14 +65,11 @@ class Installation:
         self.env = {
             "LLM_STATE_DIR": str(state_dir),
             "DATABASE_URL": database_url,
-            "SECRET_KEY": "s" * 40,
-            "API_KEY_PEPPER": "p" * 40,
             "KEY_ENCRYPTION_KEYS": keks(_1=OLD),
         }
         self._began: list[subprocess.Popen[str]] = []
-        for command in (("migrate", "-v", "0"), ("shell", "-v", "0", "-c", FILL)):
-            done = manage(*command, env=self.env)
-            assert done.returncode == 0, done.stderr
+        done = manage("shell", "-v", "0", "-c", FILL, env=self.env)
+        assert done.returncode == 0, done.stderr
         self.env["KEY_ENCRYPTION_KEYS"] = keks(_1=OLD, _2=NEW)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
@@ -107,21 +103,10 @@ class Installation:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    if request.param == "sqlite":
-        made = Installation(tmp_path, f"sqlite:///{tmp_path}/llmcontrol.sqlite3")
+    with nullcontext(copy_migrated(tmp_path)) if request.param == "sqlite" else postgres_database("kek", tmp_path) as url:
+        made = Installation(tmp_path, url)
         yield made
         made.close()
-        return
-    require_server()
-    name = f"llmcontrol_kek_{os.getpid()}"
-    with psycopg.connect(f"{SERVER}/postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        try:
-            made = Installation(tmp_path, f"{SERVER}/{name}")
-            yield made
-            made.close()
-        finally:
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def lines_until(process: subprocess.Popen[str], count: int) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines import postgres_database
+from tests.live import copy_migrated
 from tests.telling.alert_racer import SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.process
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     of_tests = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "LLM_STATE_DIR": str(tmp_path)}
     if request.param == "sqlite":
-        yield of_tests | {"DATABASE_URL": f"sqlite:///{tmp_path / 'raced.sqlite3'}"}
+        yield of_tests | {"DATABASE_URL": copy_migrated(tmp_path)}
         return
     with postgres_database("alerts") as url:
         yield of_tests | {"DATABASE_URL": url}
@@ -63,7 +64,6 @@ def go(racers: list[subprocess.Popen[str]]) -> None:
 
 
 def test_several_processes_fire_and_end_each_alert_once(environment: dict[str, str]) -> None:
-    run(environment, "migrate", "-v", "0")
     run(environment, "shell", "-v", "0", "-c", PREPARE)
     command = [sys.executable, "-m", "tests.telling.alert_racer"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
