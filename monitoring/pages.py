@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db.models import Model
@@ -10,6 +12,8 @@ from django.forms import BaseForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.translation import gettext
+from unfold import decorators
 
 from core.money import MICROS, plain
 
@@ -19,10 +23,37 @@ else:
     _AdminBase = object
 
 
+class Word(NamedTuple):
+    """A cell with a colour: `value` tells which, `text` is read."""
+
+    value: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def display(*, label: Mapping[str, str] | None = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """The theme's decorator. A column with a `label` (value → colour) returns one of its values, which is shown in the reader's
+    language, or a value and the text to show."""
+    if label is None:
+        return decorators.display(**options)
+
+    def decorator(function: Callable[..., Any]) -> Any:
+        @wraps(function)
+        def worded(*args: Any) -> Word:
+            found = function(*args)
+            return Word(found, gettext(found)) if isinstance(found, str) else Word(*found)
+
+        return decorators.display(label=dict(label), **options)(worded)
+
+    return decorator
+
+
 def amount(micros: int | None, currency: str) -> str:
     """Micro-units for people: 2_500_000 → '2.50 USD', None → 'unknown' (which is never the same as free)."""
     if micros is None:
-        return "unknown"
+        return gettext("unknown")
     whole, _, fraction = plain(micros).partition(".")
     return f"{whole}.{fraction:0<2} {currency}".strip()
 
