@@ -57,7 +57,7 @@ class ShownOnce(SavesThroughService, Pages, ModelAdmin):
             request,
             "shown_once.html",
             obj,
-            f"Your new {self.opts.verbose_name}",
+            gettext("Your new %s") % self.opts.verbose_name,
             credential=request.made,  # type: ignore[attr-defined]
             example=self.example(request, obj),
         )
@@ -77,7 +77,7 @@ class ShownOnce(SavesThroughService, Pages, ModelAdmin):
         row = self.found(request, object_id)
         if request.method != "POST":
             explanation = f"Whoever uses this {self.opts.verbose_name} is refused from now on. This cannot be undone."
-            return self.confirm(request, row, "Revoke", explanation, danger=True)
+            return self.confirm(request, row, gettext("Revoke"), explanation, danger=True)
         self.revoke_row(row)
         self.log_change(request, row, "Revoked.")
         messages.success(request, f"{row} is revoked: within two seconds every process refuses it.")

@@ -23,6 +23,7 @@ _FIXED = ("team", "key", "provider", "user", "kind", "currency", "period")
 
 class BudgetForm(forms.ModelForm):
     limit = forms.CharField(
+        label=_("Limit"),
         widget=UnfoldAdminTextInputWidget,
         max_length=40,
         help_text=_("Money as a decimal amount, e.g. 250.00; tokens and requests as whole numbers."),

@@ -38,6 +38,7 @@ class Networks(forms.CharField):
 
 class TeamForm(forms.ModelForm):
     scopes = forms.MultipleChoiceField(
+        label=_("Scopes"),
         choices=[(scope, _MEANINGS[scope]) for scope in SCOPES],
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
@@ -57,6 +58,7 @@ class TeamForm(forms.ModelForm):
 
 class ApiKeyForm(RefusableForm, forms.ModelForm):
     scopes = forms.MultipleChoiceField(
+        label=_("Scopes"),
         choices=[(scope, _MEANINGS[scope]) for scope in SCOPES],
         initial=list(DEFAULT_SCOPES),
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
@@ -64,12 +66,15 @@ class ApiKeyForm(RefusableForm, forms.ModelForm):
         help_text=_("What the key may be used for."),
     )
     allowed_models = forms.MultipleChoiceField(
+        label=_("Allowed models"),
         required=False,
         widget=UnfoldAdminSelectMultipleWidget,
         help_text=_("The only models and routes this key may call. Nothing chosen: all that are open to its team."),
     )
     source_networks = Networks(
-        required=False, help_text=_("The only networks this key is accepted from, e.g. 10.1.0.0/16, one a line. Empty: anywhere.")
+        label=_("Source networks"),
+        required=False,
+        help_text=_("The only networks this key is accepted from, e.g. 10.1.0.0/16, one a line. Empty: anywhere."),
     )
     giver: Any = None
 

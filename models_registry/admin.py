@@ -131,7 +131,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
                 self.log_change(request, model, "Set a new price.")
                 messages.success(request, f"{model} has a new price.")
                 return redirect(self.url_of(model))
-        return self.page(request, "form.html", model, "Set price", form=form, verb=_("Set the price"))
+        return self.page(request, "form.html", model, gettext("Set price"), form=form, verb=_("Set the price"))
 
     # Import prices --------------------------------------------------------------------------------------------------
     @action(description=_("Import prices"), permissions=["set_price"], icon="download", url_path="import-prices")
@@ -157,8 +157,8 @@ class LLMModelAdmin(Pages, ModelAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": _("Import prices"),
-            "original": _("from the catalogue"),
+            "title": gettext("Import prices"),
+            "original": gettext("from the catalogue"),
             "rows": [_difference(line) for line in proposed[:MAX_PROPOSALS_SHOWN]],
             "not_shown": max(0, len(proposed) - MAX_PROPOSALS_SHOWN),
             "unknown": [line for line in lines if line.price is None],
@@ -194,7 +194,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
 
     def _sync_page(self, request: HttpRequest, provider: Provider, **context: Any) -> TemplateResponse:
         back = reverse(f"{self.admin_site.name}:providers_provider_change", args=[provider.pk])
-        return self.page(request, "sync_models.html", provider, "Sync models", opts=Provider._meta, back=back, **context)
+        return self.page(request, "sync_models.html", provider, gettext("Sync models"), opts=Provider._meta, back=back, **context)
 
 
 @admin.register(Route)
@@ -228,8 +228,15 @@ class ExchangeRateAdmin(ModelAdmin):
     """Rates are added and never changed; each is in force until the next one of its two currencies."""
 
     form = ExchangeRateForm
-    list_display = ("base", "quote", "rate", "valid_from", "source")
+    list_display = ("base", "quote", "worth", "valid_from", "source")
     list_filter = ("base", "quote")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("base", "quote", "worth" if obj else "rate", "valid_from", "source")
+
+    @display(description=_("Rate"))
+    def worth(self, row: ExchangeRate) -> str:
+        return row.rate
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         for sentence in unconvertible():

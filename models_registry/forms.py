@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
@@ -21,7 +22,7 @@ from models_registry.models import ExchangeRate, Price, Route, validate_currency
 from models_registry.services import ALL_BUCKETS
 
 
-def _per_million(label: str, help_text: str, required: bool) -> forms.DecimalField:
+def _per_million(label: Promise, help_text: Promise, required: bool) -> forms.DecimalField:
     return forms.DecimalField(
         label=label,
         help_text=help_text,
@@ -38,6 +39,7 @@ class SetPriceForm(forms.Form):
     """Plain decimals per million tokens, as vendors print them."""
 
     currency = forms.CharField(
+        label=_("Currency"),
         initial="USD",
         max_length=3,
         validators=[validate_currency],
@@ -59,7 +61,8 @@ class SetPriceForm(forms.Form):
     output_audio = _per_million(_("Audio output, per million tokens"), _("Empty: the same as output."), required=False)
     output_image = _per_million(_("Image output, per million tokens"), _("Empty: the same as output."), required=False)
     service_tier = forms.ChoiceField(
-        choices=Price.ServiceTier.choices,
+        label=_("Service tier"),
+        choices=lambda: Price._meta.get_field("service_tier").flatchoices,
         required=False,
         widget=UnfoldAdminSelectWidget,
         help_text=_("As the vendor calls it. Any: for every tier without a price of its own."),
@@ -79,6 +82,7 @@ class SetPriceForm(forms.Form):
         help_text=_("Empty: from now on. The price before it ends at that moment; nothing that was already charged changes."),
     )
     source = forms.CharField(
+        label=_("Source"),
         required=False,
         max_length=200,
         widget=UnfoldAdminTextInputWidget,
@@ -101,6 +105,7 @@ class ExchangeRateForm(forms.ModelForm):
     """The rate itself as a plain decimal; the row judges the rest."""
 
     rate = forms.DecimalField(
+        label=_("Rate"),
         help_text=_("Units of the second currency for one of the first, e.g. 0.1404; at most ten decimals."),
         widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "any"}),
     )
@@ -170,7 +175,9 @@ class RouteForm(forms.ModelForm):
         help_text=_("Aliases, one a line. Several models of one alias are tried by their priority."),
     )
     weights = WeightsField(
-        required=False, help_text=_("One a line, e.g. gpt-4o = 3. Only for “By weight”; without a line, a model's weight is 1.")
+        label=_("Weights"),
+        required=False,
+        help_text=_("One a line, e.g. gpt-4o = 3. Only for “By weight”; without a line, a model's weight is 1."),
     )
     fallbacks = AliasesField(
         label=_("Fallback models"),
@@ -178,6 +185,7 @@ class RouteForm(forms.ModelForm):
         help_text=_("Aliases, one a line, tried one after the other when all of the above failed."),
     )
     task_types = AliasesField(
+        label=_("Task types"),
         required=False,
         help_text=_("One a line. Requests with the model “auto” and one of these task types come here, and queued tasks of it."),
     )

@@ -109,7 +109,7 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
                 form.add_error("variables" if (refused.param or "").startswith("prompt.variables") else None, refused.message)
             except ValueError as refused:
                 form.add_error("version", str(refused))
-        return self.page(request, "prompt_preview.html", row, "Preview", form=form, verb=_("Show"), **context)
+        return self.page(request, "prompt_preview.html", row, gettext("Preview"), form=form, verb=_("Show"), **context)
 
     @action(description=_("Compare versions"), permissions=["view"], icon="difference", url_path="compare")
     def compare(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -120,7 +120,7 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
         before = _chosen(versions, request.GET.get("before")) if request.GET.get("before") else (earlier or [after])[0]
         lines = prompt_script.difference(_as_text(before), _as_text(after))
         return self.page(
-            request, "prompt_compare.html", row, "Compare versions", versions=versions, before=before, after=after, lines=lines
+            request, "prompt_compare.html", row, gettext("Compare versions"), versions=versions, before=before, after=after, lines=lines
         )
 
     def _link(self, page: str, row: PromptTemplate, query: str = "") -> str:

@@ -76,11 +76,13 @@ class LabelsField(forms.CharField):
 
 class PromptForm(RefusableForm, forms.ModelForm):
     labels = LabelsField(
+        label=_("Labels"),
         required=False,
         widget=_area(2),
         help_text=_("Words for versions, one a line, such as production = 3. Where a request names none, production is meant."),
     )
     messages = forms.CharField(
+        label=_("Messages"),
         strip=False,
         max_length=_MAX_SCRIPT,
         widget=_area(18),
@@ -92,6 +94,7 @@ class PromptForm(RefusableForm, forms.ModelForm):
     variables = JsonText(
         list,
         "a list of variables",
+        label=_("Variables"),
         required=False,
         widget=_area(10),
         help_text=_(
@@ -100,13 +103,16 @@ class PromptForm(RefusableForm, forms.ModelForm):
         ),
     )
     max_input_tokens = forms.IntegerField(
+        label=_("Max input tokens"),
         required=False,
         min_value=1,
         max_value=100_000_000,
         widget=UnfoldAdminIntegerFieldWidget,
         help_text=_("History and context are shortened until all of it fits. Empty: into the model's window."),
     )
-    note = forms.CharField(required=False, max_length=300, widget=UnfoldAdminTextInputWidget, help_text=_("What the new version changes."))
+    note = forms.CharField(
+        label=_("Note"), required=False, max_length=300, widget=UnfoldAdminTextInputWidget, help_text=_("What the new version changes.")
+    )
 
     class Meta:
         model = PromptTemplate
@@ -138,8 +144,10 @@ class PromptForm(RefusableForm, forms.ModelForm):
 
 
 class PreviewForm(forms.Form):
-    version = forms.TypedChoiceField(coerce=int, widget=UnfoldAdminSelectWidget)
-    variables = JsonText(dict, 'an object, such as {"question": "…"}', max_length=_MAX_SAMPLE, required=False, widget=_area(12))
+    version = forms.TypedChoiceField(label=_("Version"), coerce=int, widget=UnfoldAdminSelectWidget)
+    variables = JsonText(
+        dict, 'an object, such as {"question": "…"}', label=_("Variables"), max_length=_MAX_SAMPLE, required=False, widget=_area(12)
+    )
     room_tokens = forms.IntegerField(
         label=_("Tokens there is room for"),
         required=False,

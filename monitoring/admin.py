@@ -158,7 +158,7 @@ class RequestLogAdmin(Pages, Ledger):
             else ()
         )
         kept = [(name, bodies.shown(text, size)) for name, text, size in parts]
-        return self.page(request, "bodies.html", row, "What was asked and answered", kept=kept)
+        return self.page(request, "bodies.html", row, gettext("What was asked and answered"), kept=kept)
 
 
 def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:

@@ -171,7 +171,7 @@ def shown(row: AuditEvent) -> dict[str, Any]:
 
 def _field(name: str, sides: Any) -> dict[str, Any]:
     before, after = sides if isinstance(sides, list) and len(sides) == 2 else (None, sides)
-    field: dict[str, Any] = {"name": name.replace("_", " "), "before": _text(before), "after": _text(after)}
+    field: dict[str, Any] = {"name": gettext(name.replace("_", " ")), "before": _text(before), "after": _text(after)}
     if isinstance(before, list) and isinstance(after, list):
         field["gone"] = [_text(item) for item in before if item not in after]
         field["new"] = [_text(item) for item in after if item not in before]

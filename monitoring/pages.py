@@ -33,6 +33,13 @@ class Word(NamedTuple):
         return self.text
 
 
+class _Colours(dict[str, str]):
+    """A value without a colour of its own has the plain one."""
+
+    def __missing__(self, value: str) -> str:
+        return "default"
+
+
 def display(*, label: Mapping[str, str] | None = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """The theme's decorator. A column with a `label` (value → colour) returns one of its values, which is shown in the reader's
     language, or a value and the text to show."""
@@ -45,7 +52,7 @@ def display(*, label: Mapping[str, str] | None = None, **options: Any) -> Callab
             found = function(*args)
             return Word(found, gettext(found)) if isinstance(found, str) else Word(*found)
 
-        return decorators.display(label=dict(label), **options)(worded)
+        return decorators.display(label=_Colours(label), **options)(worded)
 
     return decorator
 

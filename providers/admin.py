@@ -207,7 +207,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
         form, report = TestConnectionForm(provider, request.POST or None), None
         if form.is_valid():
             report = services.test_connection(provider, form.cleaned_data["model"])
-        return self.page(request, "test_connection.html", provider, "Test connection", form=form, report=report)
+        return self.page(request, "test_connection.html", provider, gettext("Test connection"), form=form, report=report)
 
     @action(description=_("Sync models"), permissions=["sync"], icon="sync", url_path="sync")
     def sync_models(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
@@ -228,7 +228,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
                 return self._done(
                     request, provider, "Added a key.", f"{provider} has one more key; requests are shared out over all of them."
                 )
-        return self.page(request, "form.html", provider, "Add key", form=form, verb=_("Add the key"))
+        return self.page(request, "form.html", provider, gettext("Add key"), form=form, verb=_("Add the key"))
 
     @action(description=_("Rotate key"), permissions=["rotate"], icon="key", url_path="rotate")
     @method_decorator(sensitive_post_parameters("new_secret"))
@@ -248,7 +248,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
             request,
             "form.html",
             provider,
-            "Rotate key",
+            gettext("Rotate key"),
             form=form if provider.keys.exists() else None,
             explanation="This provider has no key to rotate: add one instead.",
             verb=_("Replace the key"),
@@ -259,7 +259,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
         provider = self.found(request, object_id)
         if request.method != "POST":
             explanation = "Every breaker of this provider closes and its keys rest no longer: requests go to this vendor again at once."
-            return self.confirm(request, provider, "Reset breaker", explanation)
+            return self.confirm(request, provider, gettext("Reset breaker"), explanation)
         services.reset_breaker(provider)
         return self._done(request, provider, "Reset the breaker.", f"{provider} is called again, in every process within two seconds.")
 
@@ -268,7 +268,11 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
         provider = self.found(request, object_id)
         if request.method != "POST":
             return self.confirm(
-                request, provider, "Disable", "No new request will go to this vendor, and its models are no longer offered.", danger=True
+                request,
+                provider,
+                gettext("Disable"),
+                "No new request will go to this vendor, and its models are no longer offered.",
+                danger=True,
             )
         services.disable_provider(provider)
         return self._done(request, provider, "Disabled.", f"{provider} is off: within two seconds no new request goes there.")
@@ -277,7 +281,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
         if request.method != "POST":
-            return self.confirm(request, provider, "Enable", "Requests will go to this vendor again, and its models are offered.")
+            return self.confirm(request, provider, gettext("Enable"), "Requests will go to this vendor again, and its models are offered.")
         services.enable_provider(provider)
         return self._done(request, provider, "Enabled.", f"{provider} is on: within two seconds its models are offered again.")
 

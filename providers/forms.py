@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.utils.functional import Promise
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
@@ -54,9 +55,10 @@ def option_fields() -> dict[str, tuple[FormField, list[str]]]:
     return found
 
 
-def _help_for_chosen_type(general: str, concerns: Callable[[FormField], bool]) -> SafeString:
+def _help_for_chosen_type(general: str | Promise, concerns: Callable[[FormField], bool]) -> SafeString:
     """`general`, then what the chosen type's declaration says of the field; an expression that runs in the browser chooses."""
-    own = [(kind, field.help_text) for kind, _ in registry.kinds() for field in registry.form(kind) if concerns(field) and field.help_text]
+    fields = ((kind, field) for kind, _label in registry.kinds() for field in registry.form(kind))
+    own = [(kind, gettext(field.help_text)) for kind, field in fields if concerns(field) and field.help_text]
     shown = format_html_join("", '<span x-show="provider_type === \'{}\'" style="display: none"> <strong>{}</strong></span>', own)
     return format_html("{}{}", general, shown)
 
@@ -66,7 +68,7 @@ def _kind_choices() -> Iterator[tuple[str, str]]:
         address = registry.default_base_url(kind)
         # RFC 2606 keeps .invalid out of every network: such an address is none that an admin could call.
         shown = address and not str(urlsplit(address).hostname).endswith(".invalid")
-        yield kind, f"{label}: {address}" if shown else label
+        yield kind, f"{gettext(label)}: {address}" if shown else gettext(label)
 
 
 class ProviderForm(RefusableForm, forms.ModelForm):
@@ -176,7 +178,7 @@ def _is_secret(field: FormField) -> bool:
     return field.secret
 
 
-def _secret(help_text: str) -> forms.CharField:
+def _secret(help_text: Promise) -> forms.CharField:
     return forms.CharField(
         label=_("New key"),
         max_length=MAX_SECRET_CHARACTERS,
@@ -189,6 +191,7 @@ class AddKeyForm(forms.Form):
     """One more key beside those a provider has."""
 
     name = forms.CharField(
+        label=_("Name"),
         required=False,
         max_length=80,
         widget=UnfoldAdminTextInputWidget,
@@ -201,7 +204,9 @@ class TestConnectionForm(forms.Form):
     """Which model to ask; the first in order of priority, where nothing is chosen."""
 
     __test__ = False  # no test case, whatever pytest makes of its name
-    model = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget, help_text=_("What is found is written down at this model."))
+    model = forms.ChoiceField(
+        label=_("Model"), required=False, widget=UnfoldAdminSelectWidget, help_text=_("What is found is written down at this model.")
+    )
 
     def __init__(self, provider: Provider, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -218,7 +223,7 @@ class _KeyChoice(forms.ModelChoiceField):
 class RotateKeyForm(forms.Form):
     """Which key, and what it becomes."""
 
-    key = _KeyChoice(ProviderKey.objects.none(), widget=UnfoldAdminSelectWidget, empty_label=None)
+    key = _KeyChoice(ProviderKey.objects.none(), label=_("Key"), widget=UnfoldAdminSelectWidget, empty_label=None)
     new_secret = _secret(_("It replaces the chosen key, in every process within two seconds. It is never shown again."))
 
     def __init__(self, provider: Provider, *args: Any, **kwargs: Any) -> None:

@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
@@ -79,7 +80,7 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
         shown = [{"task": task, "url": self.url_of(task), "result": _in_short(task)} for task in tasks]
         names = dict(Task._meta.get_field("status").flatchoices)
         states = [(state, names[state], counts[state]) for state in Status.values]
-        return self.page(request, "task_batch.html", tasks[0], "Batch", batch=batch, tasks=shown, states=states)
+        return self.page(request, "task_batch.html", tasks[0], gettext("Batch"), batch=batch, tasks=shown, states=states)
 
     @action(description=_("Cancel those that have not ended"), permissions=["cancel"])
     def cancel(self, request: HttpRequest, rows: QuerySet[Any]) -> None:

@@ -9,6 +9,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
@@ -128,7 +129,7 @@ class WebhookSecretAdmin(Pages, ModelAdmin):
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Drawn from this request alone: no redirect, so no session or cookie ever holds the secret."""
         credential = request.made  # type: ignore[attr-defined]
-        return self.page(request, "shown_once.html", obj, "Your new webhook secret", credential=credential)
+        return self.page(request, "shown_once.html", obj, gettext("Your new webhook secret"), credential=credential)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         row = self.get_object(request, str(object_id))
@@ -143,7 +144,7 @@ class WebhookSecretAdmin(Pages, ModelAdmin):
         row = self.found(request, object_id)
         if request.method != "POST":
             explanation = "It signs nothing from now on. Without another secret, tasks with a callback_url are refused."
-            return self.confirm(request, row, "Retire", explanation, danger=True)
+            return self.confirm(request, row, gettext("Retire"), explanation, danger=True)
         services.retire_secret(row)
         messages.success(request, f"The {row} signs nothing any more.")
         return redirect(self.url_of(row))

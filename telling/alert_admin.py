@@ -101,7 +101,7 @@ class Testable(Pages, ModelAdmin):
     def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.found(request, object_id)
         tried = self.try_out(row) if request.method == "POST" else None
-        return self.page(request, "alert_test.html", row, "Send a test", tried=tried, channels=self.receivers(row))
+        return self.page(request, "alert_test.html", row, gettext("Send a test"), tried=tried, channels=self.receivers(row))
 
     def try_out(self, row: Any) -> list[alert_services.Tried]:
         raise NotImplementedError
@@ -149,7 +149,7 @@ class AlertRuleAdmin(Testable):
 
     @display(description=_("Tells"))
     def told_shown(self, row: AlertRule) -> str:
-        return ", ".join(channel.name for channel in row.channels.all()) or "nobody"
+        return ", ".join(channel.name for channel in row.channels.all()) or gettext("nobody")
 
     def try_out(self, row: AlertRule) -> list[alert_services.Tried]:
         return alert_services.try_rule(row)
@@ -160,7 +160,7 @@ class AlertRuleAdmin(Testable):
 
 class ChannelForm(RefusableForm, forms.ModelForm):
     recipients = forms.CharField(
-        required=False, widget=UnfoldAdminTextareaWidget({"rows": 3}), help_text=_("Of e-mail: one address a line.")
+        label=_("Recipients"), required=False, widget=UnfoldAdminTextareaWidget({"rows": 3}), help_text=_("Of e-mail: one address a line.")
     )
     url = forms.CharField(
         label=_("Address"),
@@ -172,6 +172,7 @@ class ChannelForm(RefusableForm, forms.ModelForm):
         ),
     )
     secret = forms.CharField(
+        label=_("Secret"),
         required=False,
         widget=UnfoldAdminPasswordWidget({"autocomplete": "off"}),
         help_text=_(

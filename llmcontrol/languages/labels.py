@@ -41,7 +41,9 @@ def translate() -> None:
         app.verbose_name = _later(app.verbose_name)
     for model in our_models():
         options = model._meta
-        options.verbose_name, options.verbose_name_plural = _later(options.verbose_name), _later(options.verbose_name_plural)
+        # Where a model does not say its plural, Django would add an "s" to the singular of whatever language.
+        options.verbose_name_plural = _later(str(options.verbose_name_plural))
+        options.verbose_name = _later(options.verbose_name)
         for field in fields_of(model):
             field.verbose_name, field.help_text = _later(field.verbose_name), _later(field.help_text)
             if field.choices:
