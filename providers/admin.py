@@ -102,7 +102,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
 
     @display(description=_("Type"), ordering="provider_type")
     def kind(self, row: Provider) -> str:
-        return dict(registry.kinds()).get(row.provider_type, row.provider_type)
+        return gettext(dict(registry.kinds()).get(row.provider_type, row.provider_type))
 
     @display(description=_("Address"))
     def address(self, row: Provider) -> str:
