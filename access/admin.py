@@ -25,8 +25,9 @@ from access.forms import ApiKeyForm, PersonalTokenForm, TeamForm
 from access.member_admin import GrantAdmin, MemberAdmin
 from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
 from models_registry.models import LLMModel
+from monitoring.columns import display
 from monitoring.models import BudgetEntry
-from monitoring.pages import Pages, SavesThroughService, display
+from monitoring.pages import Pages, SavesThroughService
 
 _STATES = {"active": "success", "revoked": "danger", "expired": "warning", "team off": "warning"}
 

@@ -15,8 +15,8 @@ from access.budget_rules import limit_of, scope_of
 from access.budgets import standing_of, written
 from access.models import Budget
 from monitoring.admin import Ledger
+from monitoring.columns import display
 from monitoring.models import BudgetEntry
-from monitoring.pages import display
 
 _FIXED = ("team", "key", "provider", "user", "kind", "currency", "period")
 

@@ -14,7 +14,8 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from access import services
 from access.models import Grant, TeamMember
-from monitoring.pages import RefusableForm, SavesThroughService, display
+from monitoring.columns import display
+from monitoring.pages import RefusableForm, SavesThroughService
 
 
 class PersonField(forms.CharField):

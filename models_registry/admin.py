@@ -24,7 +24,8 @@ from models_registry.conversion import unconvertible
 from models_registry.forms import ExchangeRateForm, RouteForm, SetPriceForm
 from models_registry.models import ExchangeRate, LLMModel, Price, Route
 from models_registry.sync import Proposal, SyncDiff
-from monitoring.pages import Pages, ReadOnly, amount, display, show_refusal
+from monitoring.columns import display
+from monitoring.pages import Pages, ReadOnly, amount, show_refusal
 from monitoring.sentences import told
 from providers.models import Provider
 

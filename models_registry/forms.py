@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
@@ -21,8 +20,11 @@ from core.money import MAX_PRICE_PER_MILLION, rate_from_decimal
 from models_registry.models import ExchangeRate, Price, Route, validate_currency
 from models_registry.services import ALL_BUCKETS
 
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
-def _per_million(label: Promise, help_text: Promise, required: bool) -> forms.DecimalField:
+
+def _per_million(label: StrOrPromise, help_text: StrOrPromise, required: bool) -> forms.DecimalField:
     return forms.DecimalField(
         label=label,
         help_text=help_text,

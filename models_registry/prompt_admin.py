@@ -22,7 +22,8 @@ from models_registry import prompt_script, prompt_services
 from models_registry.models import PromptTemplate, PromptVersion
 from models_registry.prompt_building import Said, build, tokens_of
 from models_registry.prompt_forms import PreviewForm, PromptForm
-from monitoring.pages import Pages, SavesThroughService, display
+from monitoring.columns import display
+from monitoring.pages import Pages, SavesThroughService
 
 MAX_PREVIEW_CHARACTERS = 1_000_000
 _SHOWN_VERSIONS = 30

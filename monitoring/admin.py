@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 
 from monitoring import bodies
+from monitoring.columns import display
 from monitoring.explain import attempts_of, explanation
 from monitoring.filters import (
     Between,
@@ -31,7 +32,7 @@ from monitoring.filters import (
 )
 from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
-from monitoring.pages import Pages, ReadOnly, amount, display
+from monitoring.pages import Pages, ReadOnly, amount
 
 _SHORT_ID = 14
 

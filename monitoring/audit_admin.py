@@ -17,9 +17,9 @@ from django.utils.translation import gettext_lazy as _
 
 from monitoring import audit_export
 from monitoring.admin import Ledger
+from monitoring.columns import display
 from monitoring.filters import Between, Named, Since
 from monitoring.models import AuditEvent
-from monitoring.pages import display
 
 HISTORY_ROWS = 50
 KINDS = {

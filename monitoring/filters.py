@@ -39,7 +39,7 @@ class Since(admin.SimpleListFilter):
     column = "started_at"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, label) for value, (label, _span) in _SPANS.items()]
+        return [(value, str(label)) for value, (label, _span) in _SPANS.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() not in _SPANS:
@@ -86,7 +86,7 @@ class Outcome(admin.SimpleListFilter):
     parameter_name = "outcome"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, label) for value, (label, _rows) in _OUTCOMES.items()]
+        return [(value, str(label)) for value, (label, _rows) in _OUTCOMES.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(_OUTCOMES[str(self.value())][1]) if self.value() in _OUTCOMES else queryset

@@ -63,7 +63,7 @@ def tell_errors() -> None:
         found = as_they_are(self, index)
         return told(found) if isinstance(found, str) else found
 
-    ErrorList.__getitem__ = translated  # type: ignore[method-assign]
+    ErrorList.__getitem__ = translated  # type: ignore[assignment,method-assign]
 
 
 def sentence(text: str, translation: str) -> Sentence:

@@ -17,7 +17,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
 
-from monitoring.pages import Pages, SavesThroughService, display, show_refusal
+from monitoring.columns import display
+from monitoring.pages import Pages, SavesThroughService, show_refusal
 from providers import services, states
 from providers.adapters import registry
 from providers.forms import OPTION_PREFIX, AddKeyForm, ProviderForm, RotateKeyForm, TestConnectionForm, option_fields, provider_form

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
-from django.utils.functional import Promise
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
@@ -26,6 +25,9 @@ from providers.adapters import registry
 from providers.adapters.base import FormField
 from providers.models import Provider, ProviderKey
 from providers.services import MAX_SECRET_CHARACTERS, TESTABLE
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 OPTION_PREFIX = "option_"
 
@@ -55,7 +57,7 @@ def option_fields() -> dict[str, tuple[FormField, list[str]]]:
     return found
 
 
-def _help_for_chosen_type(general: str | Promise, concerns: Callable[[FormField], bool]) -> SafeString:
+def _help_for_chosen_type(general: StrOrPromise, concerns: Callable[[FormField], bool]) -> SafeString:
     """`general`, then what the chosen type's declaration says of the field; an expression that runs in the browser chooses."""
     fields = ((kind, field) for kind, _label in registry.kinds() for field in registry.form(kind))
     own = [(kind, gettext(field.help_text)) for kind, field in fields if concerns(field) and field.help_text]
@@ -178,7 +180,7 @@ def _is_secret(field: FormField) -> bool:
     return field.secret
 
 
-def _secret(help_text: Promise) -> forms.CharField:
+def _secret(help_text: StrOrPromise) -> forms.CharField:
     return forms.CharField(
         label=_("New key"),
         max_length=MAX_SECRET_CHARACTERS,

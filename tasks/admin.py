@@ -19,7 +19,8 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
 
-from monitoring.pages import Pages, ReadOnly, display
+from monitoring.columns import display
+from monitoring.pages import Pages, ReadOnly
 from tasks import queue, service
 from tasks.engine import distributed
 from tasks.models import Task

@@ -15,7 +15,8 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
 
 from access import scope
-from monitoring.pages import Pages, ReadOnly, display
+from monitoring.columns import display
+from monitoring.pages import Pages, ReadOnly
 from monitoring.sentences import told
 from telling import services
 from telling.alert_admin import AlertAdmin, AlertChannelAdmin, AlertRuleAdmin

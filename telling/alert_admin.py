@@ -20,7 +20,8 @@ from unfold.decorators import action
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
 from access import scope
-from monitoring.pages import Pages, ReadOnly, RefusableForm, SavesThroughService, display
+from monitoring.columns import display
+from monitoring.pages import Pages, ReadOnly, RefusableForm, SavesThroughService
 from monitoring.sentences import told
 from telling import alert_services
 from telling.alert_models import Alert, AlertChannel, AlertRule

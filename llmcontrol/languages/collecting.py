@@ -112,8 +112,7 @@ def _calls(root: Path, *packages: str) -> Iterator[tuple[Message, str]]:
     names = packages or sorted({app.name.partition(".")[0] for app in labels.our_apps()})
     for path in sorted(path for name in names for path in (root / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            name = _name(node.func) if isinstance(node, ast.Call) else ""
-            if name in _CALLS and (message := _message(name, [_constant(argument) for argument in node.args])):
+            if isinstance(node, ast.Call) and (message := _called(node)):
                 yield message, str(path.relative_to(root))
 
 
@@ -122,6 +121,11 @@ def _templates(folder: Path) -> Iterator[tuple[Message, str]]:
         for function, arguments in _CALL.findall(templatize(path.read_text("utf-8"))):
             if message := _message(function, list(ast.literal_eval(f"({arguments.strip().rstrip(',')},)"))):
                 yield message, str(path.relative_to(folder))
+
+
+def _called(node: ast.Call) -> Message | None:
+    name = _name(node.func)
+    return _message(name, [_constant(argument) for argument in node.args]) if name in _CALLS else None
 
 
 def _message(function: str, texts: list[str]) -> Message | None:
