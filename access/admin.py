@@ -13,8 +13,10 @@ from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.translation import gettext, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.decorators import action, display
+from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from access import services
@@ -23,6 +25,7 @@ from access.forms import ApiKeyForm, PersonalTokenForm, TeamForm
 from access.member_admin import GrantAdmin, MemberAdmin
 from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
 from models_registry.models import LLMModel
+from monitoring.columns import display
 from monitoring.models import BudgetEntry
 from monitoring.pages import Pages, SavesThroughService
 
@@ -55,7 +58,7 @@ class ShownOnce(SavesThroughService, Pages, ModelAdmin):
             request,
             "shown_once.html",
             obj,
-            f"Your new {self.opts.verbose_name}",
+            gettext("Your new %s") % self.opts.verbose_name,
             credential=request.made,  # type: ignore[attr-defined]
             example=self.example(request, obj),
         )
@@ -70,12 +73,12 @@ class ShownOnce(SavesThroughService, Pages, ModelAdmin):
         row = self.get_object(request, str(object_id))
         return [] if row is None or row.revoked_at else super().get_actions_detail(request, object_id)
 
-    @action(description="Revoke", permissions=["change"], icon="block", url_path="revoke")
+    @action(description=_("Revoke"), permissions=["change"], icon="block", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.found(request, object_id)
         if request.method != "POST":
             explanation = f"Whoever uses this {self.opts.verbose_name} is refused from now on. This cannot be undone."
-            return self.confirm(request, row, "Revoke", explanation, danger=True)
+            return self.confirm(request, row, gettext("Revoke"), explanation, danger=True)
         self.revoke_row(row)
         self.log_change(request, row, "Revoked.")
         messages.success(request, f"{row} is revoked: within two seconds every process refuses it.")
@@ -90,19 +93,19 @@ class TeamAdmin(ModelAdmin):
     search_fields = ("name",)
     fieldsets = (
         (None, {"fields": ("name", "is_active")}),
-        ("Limits of all its keys together", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
-        ("What its keys may be", {"fields": ("scopes", "max_key_days")}),
-        ("Money", {"fields": ("price_adjustment_bp",)}),
+        (_("Limits of all its keys together"), {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        (_("What its keys may be"), {"fields": ("scopes", "max_key_days")}),
+        (_("Money"), {"fields": ("price_adjustment_bp",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
         return super().get_queryset(request).annotate(keys_found=Count("keys", filter=Q(keys__revoked_at__isnull=True)))
 
-    @display(description="Status", label={"on": "success", "off": "danger"})
+    @display(description=_("Status"), label={"on": "success", "off": "danger"})
     def state(self, row: Team) -> str:
         return "on" if row.is_active else "off"
 
-    @display(description="Keys in use", ordering="keys_found")
+    @display(description=_("Keys in use"), ordering="keys_found")
     def keys_count(self, row: Any) -> int:
         return int(row.keys_found)
 
@@ -116,8 +119,8 @@ class ApiKeyAdmin(ShownOnce):
     search_fields = ("name", "prefix", "team__name")
     fieldsets = (
         (None, {"fields": ("name", "team", "scopes", "allowed_models", "source_networks", "expires_at")}),
-        ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
-        ("Records", {"fields": ("store_bodies",)}),
+        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        (_("Records"), {"fields": ("store_bodies",)}),
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -127,22 +130,22 @@ class ApiKeyAdmin(ShownOnce):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("shown", "state", "created_at", "created_by", "team") if obj else ()
 
-    @display(description="Key")
+    @display(description=_("Key"))
     def shown(self, row: ApiKey) -> str:
         return f"{row.prefix}…"
 
-    @display(description="Status", label=_STATES)
+    @display(description=_("Status"), label=_STATES)
     def state(self, row: ApiKey) -> str:
         state = state_of(row)
         return "team off" if state == "active" and not row.team.is_active else state
 
-    @display(description="May")
+    @display(description=pgettext_lazy("what a key may be used for", "May"))
     def scopes_shown(self, row: ApiKey) -> str:
-        return ", ".join(row.scopes) or "nothing"
+        return ", ".join(row.scopes) or gettext("nothing")
 
-    @display(description="Models")
+    @display(description=_("Models"))
     def models_shown(self, row: ApiKey) -> str:
-        return "all" if row.allowed_models is None else ", ".join(row.allowed_models) or "none"
+        return gettext("all") if row.allowed_models is None else ", ".join(row.allowed_models) or gettext("none")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)
@@ -197,11 +200,11 @@ class PersonalTokenAdmin(ShownOnce):
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"user": request.user.pk, **super().get_changeform_initial_data(request)}
 
-    @display(description="Token")
+    @display(description=_("Token"))
     def shown(self, row: PersonalToken) -> str:
         return f"{row.prefix}…"
 
-    @display(description="Status", label=_STATES)
+    @display(description=_("Status"), label=_STATES)
     def state(self, row: PersonalToken) -> str:
         return state_of(row)
 
@@ -242,7 +245,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     list_select_related = ()
     _POWER = ("is_superuser", "is_staff", "groups", "user_permissions")
 
-    @display(description="Role", label={"superuser": "danger", "staff": "info"})
+    @display(description=_("Role"), label={"superuser": "danger", "staff": "info", "no admin": "default"})
     def role(self, row: User) -> str:
         return "superuser" if row.is_superuser else "staff" if row.is_staff else "no admin"
 

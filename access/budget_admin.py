@@ -6,14 +6,16 @@ from typing import Any
 
 from django import forms
 from django.http import HttpRequest
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from access.budget_rules import limit_of, scope_of
 from access.budgets import standing_of, written
 from access.models import Budget
 from monitoring.admin import Ledger
+from monitoring.columns import display
 from monitoring.models import BudgetEntry
 
 _FIXED = ("team", "key", "provider", "user", "kind", "currency", "period")
@@ -21,9 +23,10 @@ _FIXED = ("team", "key", "provider", "user", "kind", "currency", "period")
 
 class BudgetForm(forms.ModelForm):
     limit = forms.CharField(
+        label=_("Limit"),
         widget=UnfoldAdminTextInputWidget,
         max_length=40,
-        help_text="Money as a decimal amount, e.g. 250.00; tokens and requests as whole numbers.",
+        help_text=_("Money as a decimal amount, e.g. 250.00; tokens and requests as whole numbers."),
     )
 
     class Meta:
@@ -50,47 +53,47 @@ class BudgetAdmin(ModelAdmin):
     list_select_related = ("team", "key", "provider")
     search_fields = ("team__name", "key__name", "provider__name", "user")
     fieldsets = (
-        ("Whose it is: choose one", {"fields": (("team", "key"), ("provider", "user"))}),
-        ("What it allows", {"fields": (("kind", "currency"), "limit", "period", "hard")}),
+        (_("Whose it is: choose one"), {"fields": (("team", "key"), ("provider", "user"))}),
+        (_("What it allows"), {"fields": (("kind", "currency"), "limit", "period", "hard")}),
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        now = (("Now", {"fields": (("used", "reserved", "left"), ("alerted", "renews"))}),) if obj else ()
+        now = ((_("Now"), {"fields": (("used", "reserved", "left"), ("alerted", "renews"))}),) if obj else ()
         return (*now, *self.fieldsets)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("used", "reserved", "left", "alerted", "renews", *_FIXED) if obj else ()
 
-    @display(description="Budget")
+    @display(description=_("Budget"))
     def what(self, row: Budget) -> str:
-        scope, _, name = scope_of(row)
-        return f"{scope} {name}: {row.get_kind_display().lower()}"
+        scope, _id, name = scope_of(row)
+        return f"{gettext(scope)} {name}: {row.get_kind_display().lower()}"
 
-    @display(description="Limit")
+    @display(description=_("Limit"))
     def shown_limit(self, row: Budget) -> str:
-        return f"{self._shown(row, row.limit)} a {row.period}" if row.period != "total" else self._shown(row, row.limit)
+        return f"{self._shown(row, row.limit)} · {row.get_period_display()}"
 
-    @display(description="Used")
+    @display(description=_("Used"))
     def used(self, row: Budget) -> str:
         return self._shown(row, standing_of(row).used)
 
-    @display(description="Reserved")
+    @display(description=_("Reserved"))
     def reserved(self, row: Budget) -> str:
         return self._shown(row, standing_of(row).reserved)
 
-    @display(description="Left")
+    @display(description=_("Left"))
     def left(self, row: Budget) -> str:
         return self._shown(row, standing_of(row).left)
 
-    @display(description="Alert", label={"50 %": "info", "80 %": "warning", "100 %": "danger"})
+    @display(description=_("Alert"), label={"none": "default", "50 %": "info", "80 %": "warning", "100 %": "danger"})
     def alerted(self, row: Budget) -> str:
         percent = standing_of(row).alerted_percent
         return f"{percent} %" if percent else "none"
 
-    @display(description="Renews")
+    @display(description=_("Renews"))
     def renews(self, row: Budget) -> str:
         ends_at = standing_of(row).ends_at
-        return f"{ends_at:%Y-%m-%d %H:%M} UTC" if ends_at else "never"
+        return f"{ends_at:%Y-%m-%d %H:%M} UTC" if ends_at else gettext("never")
 
     @staticmethod
     def _shown(row: Budget, value: int) -> str:
@@ -103,22 +106,22 @@ class BudgetEntryAdmin(Ledger):
     list_display = ("when", "short_id", "attempt", "budget", "reserved", "amount", "outcome", "note")
     list_display_links = ("when", "short_id")
     list_filter = ("state",)
-    search_help_text = "A whole request id, or the id of a budget"
+    search_help_text = _("A whole request id, or the id of a budget")
     fields = (("when", "budget"), ("request_id", "attempt"), ("reserved", "amount"), ("state", "note"))
     readonly_fields = ("when", "budget")
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return ("request_id__exact", "budget_id__exact")
 
-    @display(description="Budget")
+    @display(description=_("Budget"))
     def budget(self, row: BudgetEntry) -> str:
         found = Budget.objects.select_related("team", "key", "provider").filter(pk=row.budget_id).first()
-        return str(found) if found else f"deleted ({row.budget_id})"
+        return str(found) if found else gettext("deleted (%s)") % row.budget_id
 
     @display(
-        description="State",
+        description=_("State"),
         ordering="state",
-        label={"Settled": "success", "Released": "info", "Expired": "warning", "Correction": "warning"},
+        label={"settled": "success", "released": "info", "expired": "warning", "correction": "warning"},
     )
-    def outcome(self, row: BudgetEntry) -> str:
-        return row.get_state_display()
+    def outcome(self, row: BudgetEntry) -> tuple[str, str]:
+        return row.state, row.get_state_display()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectMultipleWidget, UnfoldAdminTextareaWidget
 
 from access import scope
@@ -14,11 +15,11 @@ from models_registry.models import LLMModel, Route
 from monitoring.pages import RefusableForm
 
 _MEANINGS = {
-    "chat": "Chat and text generation",
-    "embeddings": "Embeddings",
-    "tasks": "Tasks",
-    "models": "Listing models",
-    "usage": "Its own usage",
+    "chat": _("Chat and text generation"),
+    "embeddings": _("Embeddings"),
+    "tasks": _("Tasks"),
+    "models": _("Listing models"),
+    "usage": _("Its own usage"),
 }
 
 
@@ -37,10 +38,11 @@ class Networks(forms.CharField):
 
 class TeamForm(forms.ModelForm):
     scopes = forms.MultipleChoiceField(
+        label=_("Scopes"),
         choices=[(scope, _MEANINGS[scope]) for scope in SCOPES],
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="The most that a key of the team may be used for. Nothing chosen: everything.",
+        help_text=_("The most that a key of the team may be used for. Nothing chosen: everything."),
     )
 
     class Meta:
@@ -56,19 +58,23 @@ class TeamForm(forms.ModelForm):
 
 class ApiKeyForm(RefusableForm, forms.ModelForm):
     scopes = forms.MultipleChoiceField(
+        label=_("Scopes"),
         choices=[(scope, _MEANINGS[scope]) for scope in SCOPES],
         initial=list(DEFAULT_SCOPES),
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
         error_messages={"required": "Choose at least one: a key without a scope can do nothing."},
-        help_text="What the key may be used for.",
+        help_text=_("What the key may be used for."),
     )
     allowed_models = forms.MultipleChoiceField(
+        label=_("Allowed models"),
         required=False,
         widget=UnfoldAdminSelectMultipleWidget,
-        help_text="The only models and routes this key may call. Nothing chosen: all that are open to its team.",
+        help_text=_("The only models and routes this key may call. Nothing chosen: all that are open to its team."),
     )
     source_networks = Networks(
-        required=False, help_text="The only networks this key is accepted from, e.g. 10.1.0.0/16, one a line. Empty: anywhere."
+        label=_("Source networks"),
+        required=False,
+        help_text=_("The only networks this key is accepted from, e.g. 10.1.0.0/16, one a line. Empty: anywhere."),
     )
     giver: Any = None
 

@@ -7,12 +7,14 @@ from typing import Any
 from django import forms
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from access import services
 from access.models import Grant, TeamMember
+from monitoring.columns import display
 from monitoring.pages import RefusableForm, SavesThroughService
 
 
@@ -20,7 +22,7 @@ class PersonField(forms.CharField):
     """A person by user name: a list to choose from would show a team's manager everybody there is."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(label="User name", max_length=150, widget=UnfoldAdminTextInputWidget, **kwargs)
+        super().__init__(label=_("User name"), max_length=150, widget=UnfoldAdminTextInputWidget, **kwargs)
 
     def clean(self, value: Any) -> Any:
         name = super().clean(value)
@@ -37,7 +39,7 @@ class PersonField(forms.CharField):
 
 
 class MemberForm(RefusableForm, forms.ModelForm):
-    user = PersonField(help_text="Of somebody who has a user already.")
+    user = PersonField(help_text=_("Of somebody who has a user already."))
 
     class Meta:
         model = TeamMember
@@ -56,15 +58,15 @@ class MemberAdmin(SavesThroughService, ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("team", "user") if obj else ()
 
-    @display(description="Person", ordering="user__username")
+    @display(description=_("Person"), ordering="user__username")
     def person(self, row: TeamMember) -> str:
         return row.user.get_username()
 
-    @display(description="Role", ordering="role", label={"Manager": "success", "Member": "info", "Viewer": "warning"})
-    def may(self, row: TeamMember) -> str:
-        return row.get_role_display()
+    @display(description=_("Role"), ordering="role", label={"manager": "success", "member": "info", "viewer": "warning"})
+    def may(self, row: TeamMember) -> tuple[str, str]:
+        return row.role, row.get_role_display()
 
-    @display(description="Since", ordering="created_at")
+    @display(description=_("Since"), ordering="created_at")
     def since(self, row: TeamMember) -> str:
         return f"{row.created_at:%Y-%m-%d}"
 
@@ -73,7 +75,7 @@ class MemberAdmin(SavesThroughService, ModelAdmin):
 
 
 class GrantForm(RefusableForm, forms.ModelForm):
-    user = PersonField(required=False, help_text="Instead of a team: one person, who then sees it.")
+    user = PersonField(required=False, help_text=_("Instead of a team: one person, who then sees it."))
 
     class Meta:
         model = Grant
@@ -89,30 +91,32 @@ class GrantAdmin(SavesThroughService, ModelAdmin):
     list_select_related = ("team", "user", "provider", "model", "route", "prompt", "created_by")
     search_fields = ("team__name", "user__username", "provider__name", "model__alias", "route__alias", "prompt__name")
     fieldsets = (
-        ("For whom: choose one", {"fields": (("team", "user"),)}),
-        ("What: choose one whose visibility is “those with a grant”", {"fields": ("provider", "model", "route", "prompt")}),
+        (_("For whom: choose one"), {"fields": (("team", "user"),)}),
+        (_("What: choose one whose visibility is “those with a grant”"), {"fields": ("provider", "model", "route", "prompt")}),
     )
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    @display(description="Open")
+    @display(description=_("Open"))
     def what(self, row: Grant) -> str:
         return str(row.opened)
 
-    @display(description="Kind", label={"provider": "info", "model": "success", "route": "warning", "prompt": "info"})
+    @display(
+        description=_("Kind"), label={"provider": "info", "model": "success", "route": "warning", "prompt": "info", "nothing": "default"}
+    )
     def kind(self, row: Grant) -> str:
         return next((name for name in Grant.OBJECTS if getattr(row, f"{name}_id") is not None), "nothing")
 
-    @display(description="For")
+    @display(description=_("For"))
     def whose(self, row: Grant) -> str:
-        return f"team {row.team}" if row.team_id else f"person {row.user}"
+        return gettext("team %s") % row.team if row.team_id else gettext("person %s") % row.user
 
-    @display(description="Given by")
+    @display(description=_("Given by"))
     def by(self, row: Grant) -> str:
         return str(row.created_by or "–")
 
-    @display(description="Since", ordering="created_at")
+    @display(description=_("Since"), ordering="created_at")
     def since(self, row: Grant) -> str:
         return f"{row.created_at:%Y-%m-%d}"
 

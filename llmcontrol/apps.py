@@ -11,6 +11,15 @@ class AdminConfig(django_admin.AdminConfig):
     default = False
     default_site = "access.admin_site.Site"
 
+    def ready(self) -> None:
+        """All models are loaded, and no admin module is: what those read of models is translated when it is drawn."""
+        from llmcontrol.languages import labels
+        from monitoring.sentences import tell_errors
+
+        labels.translate()
+        tell_errors()
+        super().ready()
+
 
 class LlmcontrolConfig(AppConfig):
     default = True

@@ -12,6 +12,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
+from django.utils.translation import gettext_lazy as _
 
 from access.budgets import standing_of
 from access.models import Budget
@@ -26,7 +28,7 @@ _PACE_DAYS = 7
 _MODELS_SHOWN = 6
 _TEAMS_SHOWN = 10
 _BUDGETS_SHOWN = 12
-_OTHERS = "all others"
+_OTHERS = gettext_noop("all others")
 _COLORS = ("#8b5cf6", "#0ea5e9", "#10b981", "#f59e0b", "#ef4444", "#ec4899", "#94a3b8")
 _TICKS = {"color": "#9ca3af", "maxRotation": 0, "autoSkipPadding": 16}
 # The chart's own choice for less than a ten-thousandth is 5.000000E-6.
@@ -40,7 +42,7 @@ def page(request: HttpRequest) -> HttpResponse:
     asked = request.GET.get("days", "")
     days = int(asked) if asked in map(str, SPANS_DAYS) else _DEFAULT_SPAN_DAYS
     budgets = budgets_now() if request.user.has_perm("access.view_budget") else []
-    context = {**admin.site.each_context(request), "title": "Costs", "days": days, "spans": SPANS_DAYS, "budgets": budgets}
+    context = {**admin.site.each_context(request), "title": _("Costs"), "days": days, "spans": SPANS_DAYS, "budgets": budgets}
     return TemplateResponse(request, "admin/llmcontrol/costs.html", {**context, **figures(timezone.now(), days)})
 
 
@@ -61,8 +63,8 @@ def figures(now: datetime, days: int) -> dict[str, Any]:
         **_month(now, today, currency),
         "by_model": json.dumps(_stacked(by_day_and_model, dates, currency)),
         "cached_by_day": json.dumps(_cached_by_day(by_day_and_model, dates)),
-        "stacked_options": json.dumps(_options(f"{currency} a day", stacked=True)),
-        "line_options": json.dumps(_options("% of the tokens that went in", stacked=False)),
+        "stacked_options": json.dumps(_options(gettext("%s a day") % currency, stacked=True)),
+        "line_options": json.dumps(_options(gettext("% of the tokens that went in"), stacked=False)),
         "teams": _teams(_sums(today - timedelta(days=days - 1), now, "team"), currency),
         "models": _models(by_day_and_model, currency),
     }
@@ -119,7 +121,12 @@ def _stacked(grouped: Grouped, dates: Sequence[str], currency: str) -> dict[str,
             bar = bars[model if model in bars else _OTHERS]
             bar[day] = bar.get(day, 0) + micros
     datasets = [
-        {"label": name, "data": [bar.get(day, 0) / MICROS for day in dates], "backgroundColor": color, "maxBarThickness": 36}
+        {
+            "label": gettext(name) if name == _OTHERS else name,
+            "data": [bar.get(day, 0) / MICROS for day in dates],
+            "backgroundColor": color,
+            "maxBarThickness": 36,
+        }
         for (name, bar), color in zip(bars.items(), _COLORS, strict=False)
     ]
     return {"labels": [day[5:] for day in dates], "datasets": datasets}
@@ -129,7 +136,14 @@ def _cached_by_day(grouped: Grouped, dates: Sequence[str]) -> dict[str, Any]:
     by_day = _by(grouped, 0)
     shares = [by_day[day].cached_share() if day in by_day else None for day in dates]
     data = [None if share is None else round(100 * share, 1) for share in shares]
-    line = {"label": "cached", "data": data, "borderColor": _COLORS[1], "backgroundColor": _COLORS[1], "spanGaps": True, "pointRadius": 2}
+    line = {
+        "label": gettext("cached"),
+        "data": data,
+        "borderColor": _COLORS[1],
+        "backgroundColor": _COLORS[1],
+        "spanGaps": True,
+        "pointRadius": 2,
+    }
     return {"labels": [day[5:] for day in dates], "datasets": [line]}
 
 
@@ -156,7 +170,7 @@ def _teams(grouped: Grouped, currency: str) -> list[dict[str, Any]]:
     highest = costs[0][0] if costs else 0
     return [
         {
-            "name": name or "no team",
+            "name": name or gettext("no team"),
             "cost": _shown(micros, currency),
             "requests": of.counts()["requests"],
             "percent": round(100 * micros / highest) if highest > 0 else 0,

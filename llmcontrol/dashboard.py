@@ -8,6 +8,7 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from gateway.config.models import ConfigVersion
 from monitoring.admin import milliseconds
@@ -28,7 +29,7 @@ def environment(request: HttpRequest) -> list[str] | None:
     if not request.user.is_authenticated:
         return None
     version = ConfigVersion.objects.values_list("version", flat=True).first()
-    return ["no configuration yet", "warning"] if version is None else [f"configuration {version}", "info"]
+    return [gettext("no configuration yet"), "warning"] if version is None else [gettext("configuration %s") % version, "info"]
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.translation import gettext_lazy as _
 
 from providers import decrypt_health
 from providers.decrypt_health import Look
@@ -22,7 +23,7 @@ def page(request: HttpRequest) -> HttpResponse:
     if not request.user.has_perm(PERMISSION):
         raise PermissionDenied
     look = seen_by(request.user, page_number(request.GET.get("page", "")) or 1)
-    context = {"title": "Stored secrets", "look": look, "previous": str(look.page - 1), "next": str(look.page + 1)}
+    context = {"title": _("Stored secrets"), "look": look, "previous": str(look.page - 1), "next": str(look.page + 1)}
     return TemplateResponse(request, "admin/llmcontrol/decrypt_health.html", {**admin.site.each_context(request), **context})
 
 

@@ -12,6 +12,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.translation import gettext_lazy as _
 
 from access.models import Team
 from access.scope import allows, visible
@@ -31,7 +32,7 @@ def page(request: HttpRequest) -> HttpResponse:
     if not may_open(request):
         raise PermissionDenied
     teams = visible(request.user, Team.objects.order_by("name"), PERMISSION)[:_SHOWN]
-    context = {"title": "Playground", "teams": teams, "names": names_for(request.user)}
+    context = {"title": _("Playground"), "teams": teams, "names": names_for(request.user)}
     return TemplateResponse(request, "admin/llmcontrol/playground.html", {**admin.site.each_context(request), **context})
 
 

@@ -87,6 +87,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "llmcontrol.middleware.content_security_policy",
     "llmcontrol.middleware.StaticFiles",
+    "llmcontrol.languages.choosing.in_their_language",
     "llmcontrol.storage_errors.StorageErrors",
     "llmcontrol.middleware.audited",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -107,11 +108,19 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "monitoring.sentences.messages",
             ]
         },
     }
 ]
 LANGUAGE_CODE = "en"
+# Of the admin; what programs read is English (languages/choosing.py).
+LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+LOCALE_PATHS = [BASE_DIR / "llmcontrol" / "locale"]
+FORMAT_MODULE_PATH = "llmcontrol.languages.formats"
+LANGUAGE_COOKIE_AGE = 365 * 86_400
+LANGUAGE_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_SAMESITE = "Lax"
 TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -129,7 +138,7 @@ LOGIN_TRIES = env.integer("LLM_LOGIN_TRIES", 5, 1, 1000)
 SESSION_COOKIE_AGE = 3600 * env.integer("LLM_SESSION_HOURS", 12, 1, 336)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.boolean("SECURE_COOKIES", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = env.boolean("SECURE_COOKIES", False)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.boolean("BEHIND_TLS_PROXY", False) else None
 SECURE_SSL_REDIRECT = env.boolean("HTTPS_REDIRECT", False)
 SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # asked from inside, with a token of its own

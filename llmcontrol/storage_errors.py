@@ -16,6 +16,7 @@ from drf_standardized_errors.handler import exception_handler as standardized
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 
+from monitoring import sentences
 from monitoring.audit import AuditUnavailable
 
 _RETRY_AFTER_S = 2
@@ -96,4 +97,6 @@ class StorageErrors(MiddlewareMixin):
     def process_exception(self, request: HttpRequest, exc: Exception) -> HttpResponseBase | None:
         """The page is a sentence: a template might need the database."""
         error = told(exc)
-        return None if error is None else HttpResponse(str(error.detail), status=error.status_code, content_type="text/plain")
+        return (
+            None if error is None else HttpResponse(sentences.told(str(error.detail)), status=error.status_code, content_type="text/plain")
+        )

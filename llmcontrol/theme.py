@@ -6,10 +6,12 @@ from typing import Any, Final
 
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+from django.utils.functional import Promise
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext_lazy as _
 
 
-def _entry(title: str, icon: str, model: str) -> dict[str, object]:
+def _entry(title: Promise, icon: str, model: str) -> dict[str, object]:
     """A line of the admin's sidebar, for those who may view `model` (app_label.model_name)."""
     app, name = model.split(".")
     return {
@@ -23,10 +25,11 @@ def _entry(title: str, icon: str, model: str) -> dict[str, object]:
 UNFOLD: Final[dict[str, Any]] = {
     "SITE_TITLE": "llmcontrol",
     "SITE_HEADER": "llmcontrol",
-    "SITE_SUBHEADER": "LLM control plane",
+    "SITE_SUBHEADER": _("LLM control plane"),
     "SITE_SYMBOL": "hub",
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
+    "SHOW_LANGUAGES": True,
     "ENVIRONMENT": "llmcontrol.dashboard.environment",
     "DASHBOARD_CALLBACK": "llmcontrol.dashboard.dashboard",
     "LOGIN": {"form": "access.login.LoginForm"},
@@ -36,15 +39,15 @@ UNFOLD: Final[dict[str, Any]] = {
         "navigation": [
             {
                 "items": [
-                    {"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")},
+                    {"title": _("Overview"), "icon": "monitoring", "link": reverse_lazy("admin:index")},
                     {
-                        "title": "Costs",
+                        "title": _("Costs"),
                         "icon": "payments",
                         "link": reverse_lazy("costs"),
                         "permission": lambda request: request.user.has_perm("monitoring.view_usagerecord"),
                     },
                     {
-                        "title": "Playground",
+                        "title": _("Playground"),
                         "icon": "forum",
                         "link": reverse_lazy("playground"),
                         "permission": "llmcontrol.playground.may_open",
@@ -52,11 +55,11 @@ UNFOLD: Final[dict[str, Any]] = {
                 ]
             },
             {
-                "title": "Vendors",
+                "title": _("Vendors"),
                 "items": [
-                    _entry("Providers", "cloud", "providers.provider"),
+                    _entry(_("Providers"), "cloud", "providers.provider"),
                     {
-                        "title": "Stored secrets",
+                        "title": _("Stored secrets"),
                         "icon": "encrypted",
                         "link": reverse_lazy("decrypt-health"),
                         "permission": lambda request: request.user.has_perm("providers.view_providerkey"),
@@ -64,50 +67,50 @@ UNFOLD: Final[dict[str, Any]] = {
                 ],
             },
             {
-                "title": "Models & prices",
+                "title": _("Models & prices"),
                 "items": [
-                    _entry("Models", "neurology", "models_registry.llmmodel"),
-                    _entry("Routes", "alt_route", "models_registry.route"),
-                    _entry("Prompts", "edit_note", "models_registry.prompttemplate"),
-                    _entry("Exchange rates", "currency_exchange", "models_registry.exchangerate"),
+                    _entry(_("Models"), "neurology", "models_registry.llmmodel"),
+                    _entry(_("Routes"), "alt_route", "models_registry.route"),
+                    _entry(_("Prompts"), "edit_note", "models_registry.prompttemplate"),
+                    _entry(_("Exchange rates"), "currency_exchange", "models_registry.exchangerate"),
                 ],
             },
             {
-                "title": "Callers",
+                "title": _("Callers"),
                 "items": [
-                    _entry("Teams", "groups", "access.team"),
-                    _entry("Members", "group_add", "access.teammember"),
-                    _entry("Grants", "key_vertical", "access.grant"),
-                    _entry("API keys", "key", "access.apikey"),
-                    _entry("Budgets", "savings", "access.budget"),
-                    _entry("Webhook secrets", "signature", "telling.webhooksecret"),
+                    _entry(_("Teams"), "groups", "access.team"),
+                    _entry(_("Members"), "group_add", "access.teammember"),
+                    _entry(_("Grants"), "key_vertical", "access.grant"),
+                    _entry(_("API keys"), "key", "access.apikey"),
+                    _entry(_("Budgets"), "savings", "access.budget"),
+                    _entry(_("Webhook secrets"), "signature", "telling.webhooksecret"),
                 ],
             },
             {
-                "title": "What happened",
+                "title": _("What happened"),
                 "items": [
-                    _entry("Tasks", "checklist", "tasks.task"),
-                    _entry("Webhooks", "webhook", "telling.webhook"),
-                    _entry("Requests", "receipt_long", "monitoring.requestlog"),
-                    _entry("Usage", "toll", "monitoring.usagerecord"),
-                    _entry("Budget entries", "receipt", "monitoring.budgetentry"),
-                    _entry("Audit trail", "policy", "monitoring.auditevent"),
+                    _entry(_("Tasks"), "checklist", "tasks.task"),
+                    _entry(_("Webhooks"), "webhook", "telling.webhook"),
+                    _entry(_("Requests"), "receipt_long", "monitoring.requestlog"),
+                    _entry(_("Usage"), "toll", "monitoring.usagerecord"),
+                    _entry(_("Budget entries"), "receipt", "monitoring.budgetentry"),
+                    _entry(_("Audit trail"), "policy", "monitoring.auditevent"),
                 ],
             },
             {
-                "title": "Alerts",
+                "title": _("Alerts"),
                 "items": [
-                    _entry("Alerts", "notifications_active", "telling.alert"),
-                    _entry("Rules", "rule", "telling.alertrule"),
-                    _entry("Channels", "campaign", "telling.alertchannel"),
+                    _entry(_("Alerts"), "notifications_active", "telling.alert"),
+                    _entry(_("Rules"), "rule", "telling.alertrule"),
+                    _entry(_("Channels"), "campaign", "telling.alertchannel"),
                 ],
             },
             {
-                "title": "People",
+                "title": _("People"),
                 "items": [
-                    _entry("Users", "person", "auth.user"),
-                    _entry("Groups", "shield_person", "auth.group"),
-                    _entry("Personal tokens", "badge", "access.personaltoken"),
+                    _entry(_("Users"), "person", "auth.user"),
+                    _entry(_("Groups"), "shield_person", "auth.group"),
+                    _entry(_("Personal tokens"), "badge", "access.personaltoken"),
                 ],
             },
         ]

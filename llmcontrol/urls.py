@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.i18n import set_language
 
 from llmcontrol import costs, decrypt_health, playground
 from llmcontrol.views import DecryptHealthView, DocsView, InfoView, MetricsView, RedocView, SchemaView
@@ -12,6 +13,7 @@ from monitoring import audit_admin
 handler404 = "llmcontrol.views.not_found"
 
 urlpatterns = [
+    path("admin/language/", set_language, name="set_language"),
     path("admin/costs/", admin.site.admin_view(costs.page), name="costs"),
     path("admin/playground/", admin.site.admin_view(playground.page), name="playground"),
     path("admin/decrypt-health/", admin.site.admin_view(decrypt_health.page), name="decrypt-health"),

@@ -12,8 +12,10 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import action, display
+from unfold.decorators import action
 
 from core.errors import GatewayError
 from core.secrets import CannotOpen
@@ -22,7 +24,9 @@ from models_registry.conversion import unconvertible
 from models_registry.forms import ExchangeRateForm, RouteForm, SetPriceForm
 from models_registry.models import ExchangeRate, LLMModel, Price, Route
 from models_registry.sync import Proposal, SyncDiff
+from monitoring.columns import display
 from monitoring.pages import Pages, ReadOnly, amount, show_refusal
+from monitoring.sentences import told
 from providers.models import Provider
 
 # Four boxes each, and Django takes a thousand fields.
@@ -40,28 +44,28 @@ class PriceInline(ReadOnly, TabularInline):
     model = Price
     fields = ("valid_from", "valid_to", "holds_for", "input", "cached_input", "cache_write", "output", "source")
     readonly_fields = fields
-    verbose_name_plural = "prices per million tokens"
+    verbose_name_plural = _("prices per million tokens")
     hide_title = True
     extra = 0
     max_num = 0
 
-    @display(description="For")
+    @display(description=_("For"))
     def holds_for(self, row: Price) -> str:
-        return row.tier.lstrip(", ") or "everything"
+        return row.tier.lstrip(", ") or gettext("everything")
 
-    @display(description="Input")
+    @display(description=_("Input"))
     def input(self, row: Price) -> str:
         return amount(row.input_micros, row.currency)
 
-    @display(description="Cached input")
+    @display(description=_("Cached input"))
     def cached_input(self, row: Price) -> str:
         return amount(row.cached_input_micros, row.currency)
 
-    @display(description="Cache write")
+    @display(description=_("Cache write"))
     def cache_write(self, row: Price) -> str:
         return amount(row.cache_write_micros, row.currency)
 
-    @display(description="Output")
+    @display(description=_("Output"))
     def output(self, row: Price) -> str:
         return amount(row.output_micros, row.currency)
 
@@ -77,34 +81,34 @@ class LLMModelAdmin(Pages, ModelAdmin):
     actions_list = ("import_prices",)
     fieldsets = (
         (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "visibility"), "is_active")}),
-        ("Choosing among several", {"fields": (("priority", "quality"),)}),
-        ("Limits", {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
-        ("Giving answers again", {"fields": ("cache_ttl_s",)}),
-        ("What does not fit", {"fields": (("unsupported_params", "over_long"),)}),
-        ("What it can do", {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
+        (_("Choosing among several"), {"fields": (("priority", "quality"),)}),
+        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        (_("Giving answers again"), {"fields": ("cache_ttl_s",)}),
+        (_("What does not fit"), {"fields": (("unsupported_params", "over_long"),)}),
+        (_("What it can do"), {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
     )
     readonly_fields = ("last_test",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LLMModel]:
         return super().get_queryset(request).prefetch_related(Prefetch("prices", queryset=_in_force(), to_attr="prices_now"))
 
-    @display(description="Status", label={"on": "success", "off": "danger", "provider off": "warning"})
+    @display(description=_("Status"), label={"on": "success", "off": "danger", "provider off": "warning"})
     def active(self, row: LLMModel) -> str:
         if not row.is_active:
             return "off"
         return "on" if row.provider.is_active else "provider off"
 
-    @display(description="Price now, in / out")
+    @display(description=_("Price now, in / out"))
     def price_now(self, row: Any) -> str:
         price = next((price for price in row.prices_now if not price.tier), None)
         if price is None:
-            return "unknown"
+            return gettext("unknown")
         return f"{amount(price.input_micros, '')} / {amount(price.output_micros, price.currency)}"
 
-    @display(description="Last connection test")
+    @display(description=_("Last connection test"))
     def last_test(self, row: LLMModel) -> str:
         if row.tested_at is None:
-            return "never"
+            return gettext("never")
         found = ", ".join(f"{check} {result.replace('_', ' ')}" for check, result in row.tested.items())
         return f"{timezone.localtime(row.tested_at):%Y-%m-%d %H:%M}: {found}"
 
@@ -115,7 +119,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
     def has_set_price_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("models_registry.add_price"))
 
-    @action(description="Set price", permissions=["set_price"], icon="payments", url_path="price")
+    @action(description=_("Set price"), permissions=["set_price"], icon="payments", url_path="price")
     def set_price(self, request: HttpRequest, object_id: str) -> HttpResponse:
         model = self.found(request, object_id)
         form = SetPriceForm(request.POST or None)
@@ -128,10 +132,10 @@ class LLMModelAdmin(Pages, ModelAdmin):
                 self.log_change(request, model, "Set a new price.")
                 messages.success(request, f"{model} has a new price.")
                 return redirect(self.url_of(model))
-        return self.page(request, "form.html", model, "Set price", form=form, verb="Set the price")
+        return self.page(request, "form.html", model, gettext("Set price"), form=form, verb=_("Set the price"))
 
     # Import prices --------------------------------------------------------------------------------------------------
-    @action(description="Import prices", permissions=["set_price"], icon="download", url_path="import-prices")
+    @action(description=_("Import prices"), permissions=["set_price"], icon="download", url_path="import-prices")
     def import_prices(self, request: HttpRequest) -> HttpResponse:
         """GET shows what the offline catalogue says otherwise; POST takes what was ticked, all of it or nothing."""
         if request.method == "POST":
@@ -154,8 +158,8 @@ class LLMModelAdmin(Pages, ModelAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": "Import prices",
-            "original": "from the catalogue",
+            "title": gettext("Import prices"),
+            "original": gettext("from the catalogue"),
             "rows": [_difference(line) for line in proposed[:MAX_PROPOSALS_SHOWN]],
             "not_shown": max(0, len(proposed) - MAX_PROPOSALS_SHOWN),
             "unknown": [line for line in lines if line.price is None],
@@ -191,7 +195,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
 
     def _sync_page(self, request: HttpRequest, provider: Provider, **context: Any) -> TemplateResponse:
         back = reverse(f"{self.admin_site.name}:providers_provider_change", args=[provider.pk])
-        return self.page(request, "sync_models.html", provider, "Sync models", opts=Provider._meta, back=back, **context)
+        return self.page(request, "sync_models.html", provider, gettext("Sync models"), opts=Provider._meta, back=back, **context)
 
 
 @admin.register(Route)
@@ -202,22 +206,22 @@ class RouteAdmin(ModelAdmin):
     search_fields = ("alias", "description")
     fieldsets = (
         (None, {"fields": ("alias", "description", "visibility", "is_active", "task_types")}),
-        ("What is tried", {"fields": ("targets", ("strategy", "weights"), "fallbacks")}),
-        ("When all of it fails", {"fields": ("degrade_to", "fixed_answer", "chain")}),
-        ("Giving answers again", {"fields": ("cache_ttl_s",)}),
+        (_("What is tried"), {"fields": ("targets", ("strategy", "weights"), "fallbacks")}),
+        (_("When all of it fails"), {"fields": ("degrade_to", "fixed_answer", "chain")}),
+        (_("Giving answers again"), {"fields": ("cache_ttl_s",)}),
     )
     readonly_fields = ("chain",)
 
-    @display(description="Status", label={"on": "success", "off": "danger"})
+    @display(description=_("Status"), label={"on": "success", "off": "danger"})
     def active(self, row: Route) -> str:
         return "on" if row.is_active else "off"
 
-    @display(description="In plain words")
+    @display(description=_("In plain words"))
     def chain(self, row: Route) -> str:
         try:
-            return chains.in_plain_words(row.spec()) or "nothing yet"
+            return "; ".join(map(told, chains.steps_of(row.spec()))) or gettext("nothing yet")
         except ValueError as error:
-            return str(error)
+            return told(str(error))
 
 
 @admin.register(ExchangeRate)
@@ -225,8 +229,15 @@ class ExchangeRateAdmin(ModelAdmin):
     """Rates are added and never changed; each is in force until the next one of its two currencies."""
 
     form = ExchangeRateForm
-    list_display = ("base", "quote", "rate", "valid_from", "source")
+    list_display = ("base", "quote", "worth", "valid_from", "source")
     list_filter = ("base", "quote")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("base", "quote", "worth" if obj else "rate", "valid_from", "source")
+
+    @display(description=_("Rate"))
+    def worth(self, row: ExchangeRate) -> str:
+        return row.rate
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         for sentence in unconvertible():
@@ -275,7 +286,7 @@ def _difference(line: price_file.Line) -> dict[str, Any]:
     return {
         "line": line,
         "tier": new.tier.lstrip(", ") if new else "",
-        "now": f"{amount(old.input_micros, '')} / {amount(old.output_micros, old.currency)}" if old else "unknown",
+        "now": f"{amount(old.input_micros, '')} / {amount(old.output_micros, old.currency)}" if old else gettext("unknown"),
         "then": f"{amount(new.input_micros, '')} / {amount(new.output_micros, new.currency)}" if new else "",
         "others": "; ".join(filter(None, price_file.notes(line)[2:-1])),
     }

@@ -86,23 +86,36 @@ def refusals(spec: RouteSpec, types: Types) -> dict[str, str]:
 
 def in_plain_words(spec: RouteSpec) -> str:
     """E.g. "gpt-4o, then claude; if none of them answers, the smaller gpt-4o-mini; after that a fixed answer"."""
+    return "; ".join(steps_of(spec))
+
+
+def steps_of(spec: RouteSpec) -> list[str]:
     steps = [_targets_in_words(spec)]
     several = len(spec.targets) > 1
     if spec.fallbacks:
-        steps.append(f"if {'none of them answers' if several else 'it does not answer'}, {', then '.join(spec.fallbacks)}")
+        then = ", then ".join(spec.fallbacks)
+        steps.append(f"if none of them answers, {then}" if several else f"if it does not answer, {then}")
         several = True
     if spec.degrade_to:
-        steps.append(f"if {'none of them answers' if several else 'it does not answer'}, the smaller {spec.degrade_to}")
+        smaller = spec.degrade_to
+        steps.append(f"if none of them answers, the smaller {smaller}" if several else f"if it does not answer, the smaller {smaller}")
     if spec.fixed_answer:
         steps.append("after that a fixed answer")
-    return "; ".join(steps)
+    return steps
 
 
 def _targets_in_words(spec: RouteSpec) -> str:
     if spec.strategy == "weighted":
-        return "by weight " + ", ".join(f"{alias} {spec.weights.get(alias, 1)}" for alias in spec.targets)
-    how = {"cost": "the cheapest", "speed": "the fastest", "quality": "the best", "least_busy": "the least busy"}.get(spec.strategy)
-    return f"{how} of {', '.join(spec.targets)}" if how and len(spec.targets) > 1 else ", then ".join(spec.targets)
+        weighted = ", ".join(f"{alias} {spec.weights.get(alias, 1)}" for alias in spec.targets)
+        return f"by weight {weighted}"
+    of = ", ".join(spec.targets)
+    how = {
+        "cost": f"the cheapest of {of}",
+        "speed": f"the fastest of {of}",
+        "quality": f"the best of {of}",
+        "least_busy": f"the least busy of {of}",
+    }.get(spec.strategy)
+    return how if how and len(spec.targets) > 1 else ", then ".join(spec.targets)
 
 
 def _of_weights(spec: RouteSpec) -> str:

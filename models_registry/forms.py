@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
     UnfoldAdminIntegerFieldWidget,
@@ -19,8 +20,11 @@ from core.money import MAX_PRICE_PER_MILLION, rate_from_decimal
 from models_registry.models import ExchangeRate, Price, Route, validate_currency
 from models_registry.services import ALL_BUCKETS
 
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
-def _per_million(label: str, help_text: str, required: bool) -> forms.DecimalField:
+
+def _per_million(label: StrOrPromise, help_text: StrOrPromise, required: bool) -> forms.DecimalField:
     return forms.DecimalField(
         label=label,
         help_text=help_text,
@@ -37,51 +41,54 @@ class SetPriceForm(forms.Form):
     """Plain decimals per million tokens, as vendors print them."""
 
     currency = forms.CharField(
+        label=_("Currency"),
         initial="USD",
         max_length=3,
         validators=[validate_currency],
         widget=UnfoldAdminTextInputWidget,
-        help_text="Three capital letters.",
+        help_text=_("Three capital letters."),
     )
-    input = _per_million("Input, per million tokens", "For example 2.50", required=True)
+    input = _per_million(_("Input, per million tokens"), _("For example 2.50"), required=True)
     cached_input = _per_million(
-        "Cached input, per million tokens", "Read from the vendor's cache. Empty: the same as input.", required=False
+        _("Cached input, per million tokens"), _("Read from the vendor's cache. Empty: the same as input."), required=False
     )
     cache_write = _per_million(
-        "Cache write, per million tokens", "Written to the vendor's cache. Empty: the same as input.", required=False
+        _("Cache write, per million tokens"), _("Written to the vendor's cache. Empty: the same as input."), required=False
     )
-    output = _per_million("Output, per million tokens", "For example 10.00", required=True)
-    cache_write_1h = _per_million("Cache write for an hour, per million tokens", "Empty: the same as cache write.", required=False)
-    reasoning = _per_million("Reasoning, per million tokens", "Empty: the same as output.", required=False)
-    input_audio = _per_million("Audio input, per million tokens", "Empty: the same as input.", required=False)
-    input_image = _per_million("Image input, per million tokens", "Empty: the same as input.", required=False)
-    output_audio = _per_million("Audio output, per million tokens", "Empty: the same as output.", required=False)
-    output_image = _per_million("Image output, per million tokens", "Empty: the same as output.", required=False)
+    output = _per_million(_("Output, per million tokens"), _("For example 10.00"), required=True)
+    cache_write_1h = _per_million(_("Cache write for an hour, per million tokens"), _("Empty: the same as cache write."), required=False)
+    reasoning = _per_million(_("Reasoning, per million tokens"), _("Empty: the same as output."), required=False)
+    input_audio = _per_million(_("Audio input, per million tokens"), _("Empty: the same as input."), required=False)
+    input_image = _per_million(_("Image input, per million tokens"), _("Empty: the same as input."), required=False)
+    output_audio = _per_million(_("Audio output, per million tokens"), _("Empty: the same as output."), required=False)
+    output_image = _per_million(_("Image output, per million tokens"), _("Empty: the same as output."), required=False)
     service_tier = forms.ChoiceField(
-        choices=Price.ServiceTier.choices,
+        label=_("Service tier"),
+        choices=lambda: Price._meta.get_field("service_tier").flatchoices,
         required=False,
         widget=UnfoldAdminSelectWidget,
-        help_text="As the vendor calls it. Any: for every tier without a price of its own.",
+        help_text=_("As the vendor calls it. Any: for every tier without a price of its own."),
     )
     min_input_tokens = forms.IntegerField(
-        label="For requests from this size on",
+        label=_("For requests from this size on"),
         required=False,
         min_value=0,
         max_value=1_000_000_000,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text="Tokens of input, cached ones among them; the price is then that of all its tokens. Empty: of any size.",
+        help_text=_("Tokens of input, cached ones among them; the price is then that of all its tokens. Empty: of any size."),
     )
     valid_from = forms.SplitDateTimeField(
-        label="In force from",
+        label=_("In force from"),
         required=False,
         widget=UnfoldAdminSplitDateTimeWidget,
-        help_text="Empty: from now on. The price before it ends at that moment; nothing that was already charged changes.",
+        help_text=_("Empty: from now on. The price before it ends at that moment; nothing that was already charged changes."),
     )
     source = forms.CharField(
+        label=_("Source"),
         required=False,
         max_length=200,
         widget=UnfoldAdminTextInputWidget,
-        help_text="Where the figures come from, e.g. the address of the vendor's price page.",
+        help_text=_("Where the figures come from, e.g. the address of the vendor's price page."),
     )
 
     def arguments(self) -> dict[str, Any]:
@@ -100,7 +107,8 @@ class ExchangeRateForm(forms.ModelForm):
     """The rate itself as a plain decimal; the row judges the rest."""
 
     rate = forms.DecimalField(
-        help_text="Units of the second currency for one of the first, e.g. 0.1404; at most ten decimals.",
+        label=_("Rate"),
+        help_text=_("Units of the second currency for one of the first, e.g. 0.1404; at most ten decimals."),
         widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "any"}),
     )
 
@@ -164,19 +172,24 @@ class RouteForm(forms.ModelForm):
     """The row itself judges the chain; an empty one too."""
 
     targets = AliasesField(
-        label="Models",
+        label=_("Models"),
         required=False,
-        help_text="Aliases, one a line. Several models of one alias are tried by their priority.",
+        help_text=_("Aliases, one a line. Several models of one alias are tried by their priority."),
     )
     weights = WeightsField(
-        required=False, help_text="One a line, e.g. gpt-4o = 3. Only for “By weight”; without a line, a model's weight is 1."
+        label=_("Weights"),
+        required=False,
+        help_text=_("One a line, e.g. gpt-4o = 3. Only for “By weight”; without a line, a model's weight is 1."),
     )
     fallbacks = AliasesField(
-        label="Fallback models", required=False, help_text="Aliases, one a line, tried one after the other when all of the above failed."
+        label=_("Fallback models"),
+        required=False,
+        help_text=_("Aliases, one a line, tried one after the other when all of the above failed."),
     )
     task_types = AliasesField(
+        label=_("Task types"),
         required=False,
-        help_text="One a line. Requests with the model “auto” and one of these task types come here, and queued tasks of it.",
+        help_text=_("One a line. Requests with the model “auto” and one of these task types come here, and queued tasks of it."),
     )
 
     class Meta:

@@ -12,14 +12,17 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.decorators import action, display
+from unfold.decorators import action
 
 from core.errors import InvalidRequest
 from models_registry import prompt_script, prompt_services
 from models_registry.models import PromptTemplate, PromptVersion
 from models_registry.prompt_building import Said, build, tokens_of
 from models_registry.prompt_forms import PreviewForm, PromptForm
+from monitoring.columns import display
 from monitoring.pages import Pages, SavesThroughService
 
 MAX_PREVIEW_CHARACTERS = 1_000_000
@@ -35,8 +38,8 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
     actions_detail = ("preview", "compare")
     fieldsets = (
         (None, {"fields": ("name", "description", ("visibility", "is_active"))}),
-        ("What it says", {"fields": ("messages", "variables", ("max_input_tokens", "note"))}),
-        ("Which version is meant", {"fields": ("labels", "versions")}),
+        (_("What it says"), {"fields": ("messages", "variables", ("max_input_tokens", "note"))}),
+        (_("Which version is meant"), {"fields": ("labels", "versions")}),
     )
     readonly_fields = ("versions", "wording")
     exclude = ("labels",)  # the form has it, and the service sets it: a label may name the version that is being made
@@ -44,22 +47,22 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[PromptTemplate]:
         return super().get_queryset(request).annotate(latest_number=Max("versions__number"))
 
-    @display(description="Status", label={"on": "success", "off": "danger"})
+    @display(description=_("Status"), label={"on": "success", "off": "danger"})
     def active(self, row: PromptTemplate) -> str:
         return "on" if row.is_active else "off"
 
-    @display(description="Latest")
+    @display(description=_("Latest"))
     def latest(self, row: Any) -> int | str:
         return row.latest_number or "–"
 
-    @display(description="Labels")
+    @display(description=_("Labels"))
     def labelled(self, row: PromptTemplate) -> str:
         return ", ".join(f"{label} = {number}" for label, number in sorted(_labels(row).items())) or "–"
 
-    @display(description="Versions")
+    @display(description=_("Versions"))
     def versions(self, row: PromptTemplate) -> str:
         if row._state.adding:
-            return "none yet"
+            return gettext("none yet")
         labels = {number: label for label, number in _labels(row).items()}
         lines = []
         for version in row.versions.all()[:_SHOWN_VERSIONS]:
@@ -68,7 +71,7 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
             lines.append((self._link("preview", row, f"?version={version.number}"), version.number, about))
         return format_html_join("", '<div><a class="text-primary-600" href="{}">{}</a> {}</div>', lines)
 
-    @display(description="The latest version")
+    @display(description=_("The latest version"))
     def wording(self, row: PromptTemplate) -> str:
         version = prompt_services.latest_of(row)
         return format_html('<div class="llmc-said">{}</div>', _as_text(version)) if version else "–"
@@ -77,7 +80,7 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
         """Who may only look sees the texts as texts: they are no columns of the row."""
         head, says, versions = self.fieldsets
         may = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
-        return (head, says, versions) if may else (head, ("What it says", {"fields": ("wording",)}), versions)
+        return (head, says, versions) if may else (head, (_("What it says"), {"fields": ("wording",)}), versions)
 
     def save_model(self, request: HttpRequest, obj: PromptTemplate, form: PromptForm, change: bool) -> None:
         obj.labels = form.cleaned_data["labels"]
@@ -87,7 +90,7 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
             messages.info(request, f"Version {made.number} was made. Requests that name none get version {meant.number}, as labelled.")
 
     # Preview --------------------------------------------------------------------------------------------------------
-    @action(description="Preview", permissions=["view"], icon="visibility", url_path="preview")
+    @action(description=_("Preview"), permissions=["view"], icon="visibility", url_path="preview")
     def preview(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The messages as they would be sent. Nothing is saved, and no vendor is asked."""
         row: PromptTemplate = self.found(request, object_id)
@@ -107,9 +110,9 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
                 form.add_error("variables" if (refused.param or "").startswith("prompt.variables") else None, refused.message)
             except ValueError as refused:
                 form.add_error("version", str(refused))
-        return self.page(request, "prompt_preview.html", row, "Preview", form=form, verb="Show", **context)
+        return self.page(request, "prompt_preview.html", row, gettext("Preview"), form=form, verb=_("Show"), **context)
 
-    @action(description="Compare versions", permissions=["view"], icon="difference", url_path="compare")
+    @action(description=_("Compare versions"), permissions=["view"], icon="difference", url_path="compare")
     def compare(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row: PromptTemplate = self.found(request, object_id)
         versions = list(row.versions.all())
@@ -118,7 +121,7 @@ class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
         before = _chosen(versions, request.GET.get("before")) if request.GET.get("before") else (earlier or [after])[0]
         lines = prompt_script.difference(_as_text(before), _as_text(after))
         return self.page(
-            request, "prompt_compare.html", row, "Compare versions", versions=versions, before=before, after=after, lines=lines
+            request, "prompt_compare.html", row, gettext("Compare versions"), versions=versions, before=before, after=after, lines=lines
         )
 
     def _link(self, page: str, row: PromptTemplate, query: str = "") -> str:

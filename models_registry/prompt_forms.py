@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from django import forms
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
@@ -75,33 +76,43 @@ class LabelsField(forms.CharField):
 
 class PromptForm(RefusableForm, forms.ModelForm):
     labels = LabelsField(
+        label=_("Labels"),
         required=False,
         widget=_area(2),
-        help_text="Words for versions, one a line, such as production = 3. Where a request names none, production is meant.",
+        help_text=_("Words for versions, one a line, such as production = 3. Where a request names none, production is meant."),
     )
     messages = forms.CharField(
+        label=_("Messages"),
         strip=False,
         max_length=_MAX_SCRIPT,
         widget=_area(18),
-        help_text="A line [system], [user] or [assistant] begins a message, [history: name] stands for earlier messages. {{name}} is a "
-        'variable, {{"{{"}} two braces. A change makes a new version.',
+        help_text=_(
+            "A line [system], [user] or [assistant] begins a message, [history: name] stands for earlier messages. {{name}} is a "
+            'variable, {{"{{"}} two braces. A change makes a new version.'
+        ),
     )
     variables = JsonText(
         list,
         "a list of variables",
+        label=_("Variables"),
         required=False,
         widget=_area(10),
-        help_text='Each variable that is used: {"name", "type": text, number, history or context, "required", "default", "max_characters", '
-        '"description"}.',
+        help_text=_(
+            'Each variable that is used: {"name", "type": text, number, history or context, "required", "default", "max_characters", '
+            '"description"}.'
+        ),
     )
     max_input_tokens = forms.IntegerField(
+        label=_("Max input tokens"),
         required=False,
         min_value=1,
         max_value=100_000_000,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text="History and context are shortened until all of it fits. Empty: into the model's window.",
+        help_text=_("History and context are shortened until all of it fits. Empty: into the model's window."),
     )
-    note = forms.CharField(required=False, max_length=300, widget=UnfoldAdminTextInputWidget, help_text="What the new version changes.")
+    note = forms.CharField(
+        label=_("Note"), required=False, max_length=300, widget=UnfoldAdminTextInputWidget, help_text=_("What the new version changes.")
+    )
 
     class Meta:
         model = PromptTemplate
@@ -133,15 +144,17 @@ class PromptForm(RefusableForm, forms.ModelForm):
 
 
 class PreviewForm(forms.Form):
-    version = forms.TypedChoiceField(coerce=int, widget=UnfoldAdminSelectWidget)
-    variables = JsonText(dict, 'an object, such as {"question": "…"}', max_length=_MAX_SAMPLE, required=False, widget=_area(12))
+    version = forms.TypedChoiceField(label=_("Version"), coerce=int, widget=UnfoldAdminSelectWidget)
+    variables = JsonText(
+        dict, 'an object, such as {"question": "…"}', label=_("Variables"), max_length=_MAX_SAMPLE, required=False, widget=_area(12)
+    )
     room_tokens = forms.IntegerField(
-        label="Tokens there is room for",
+        label=_("Tokens there is room for"),
         required=False,
         min_value=1,
         max_value=100_000_000,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text="As a model's window would leave. Empty: no limit but the version's own.",
+        help_text=_("As a model's window would leave. Empty: no limit but the version's own."),
     )
 
     def __init__(self, versions: list[PromptVersion], chosen: PromptVersion, data: Any = None) -> None:

@@ -10,10 +10,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from monitoring import bodies
+from monitoring.columns import display
 from monitoring.explain import attempts_of, explanation
 from monitoring.filters import (
     Between,
@@ -52,7 +54,7 @@ class Ledger(ReadOnly, ModelAdmin):
     sortable_by = ()
     ordering = ("-id",)
     search_fields = ("request_id__exact",)
-    search_help_text = "A whole request id"
+    search_help_text = _("A whole request id")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
         return KeysetChangeList
@@ -60,31 +62,31 @@ class Ledger(ReadOnly, ModelAdmin):
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
         return super().get_search_results(request, queryset, search_term.strip())
 
-    @display(description="Started")
+    @display(description=_("Started"))
     def when(self, row: Any) -> str:
         return f"{timezone.localtime(row.started_at):%Y-%m-%d %H:%M:%S}"
 
-    @display(description="Request")
+    @display(description=_("Request"))
     def short_id(self, row: Any) -> str:
         return row.request_id if len(row.request_id) <= _SHORT_ID else f"{row.request_id[:_SHORT_ID]}…"
 
-    @display(description="Cost")
+    @display(description=_("Cost"))
     def cost(self, row: Any) -> str:
         return amount(row.cost_micros, row.currency)
 
-    @display(description="Took")
+    @display(description=_("Took"))
     def took(self, row: Any) -> str:
         return milliseconds(row.duration_ms)
 
-    @display(description="First token")
+    @display(description=_("First token"))
     def first_token(self, row: Any) -> str:
         return milliseconds(row.first_token_ms)
 
-    @display(description="Streamed")
+    @display(description=_("Streamed"))
     def mode(self, row: Any) -> str:
-        return "yes" if row.streamed else "no"
+        return gettext("yes") if row.streamed else gettext("no")
 
-    @display(description="Vendor's model")
+    @display(description=_("Vendor's model"))
     def sent_to(self, row: Any) -> str:
         return row.model_id or "–"
 
@@ -99,9 +101,9 @@ class RequestLogAdmin(Pages, Ledger):
     )
     fieldsets = (
         (None, {"fields": (("request_id", "when"), ("status_code", "error_code"), "error_message")}),
-        ("Caller", {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("task_type", "dialect", "mode"))}),
+        (_("Caller"), {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("task_type", "dialect", "mode"))}),
         (
-            "Answer",
+            _("Answer"),
             {
                 "fields": (
                     ("alias", "provider_name"),
@@ -118,18 +120,18 @@ class RequestLogAdmin(Pages, Ledger):
     readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode")
     change_form_after_template = "admin/llmcontrol/attempts.html"
 
-    @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
+    @display(description=_("Status"), label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
     def status(self, row: RequestLog) -> tuple[str, str]:
         code = row.status_code
         kind = "ok" if code < 400 else "left" if code == 499 else "refused" if code < 500 else "failed"
         return kind, str(code)
 
-    @display(description="Cost")
+    @display(description=_("Cost"))
     def cost(self, row: RequestLog) -> str:
         """A request that no vendor saw cost nothing; that is not the same as a price we do not know."""
         return super().cost(row) if row.attempts or row.cost_micros is not None else "–"
 
-    @display(description="Saved")
+    @display(description=_("Saved"))
     def saved(self, row: RequestLog) -> str:
         return "–" if row.saved_micros is None else amount(row.saved_micros, row.currency)
 
@@ -151,9 +153,13 @@ class RequestLogAdmin(Pages, Ledger):
         if not request.user.has_perm("monitoring.view_requestbody"):
             raise PermissionDenied
         found = bodies.read(row)
-        parts = (("Asked", found.request, found.request_bytes), ("Answered", found.response, found.response_bytes)) if found else ()
+        parts = (
+            ((gettext("Asked"), found.request, found.request_bytes), (gettext("Answered"), found.response, found.response_bytes))
+            if found
+            else ()
+        )
         kept = [(name, bodies.shown(text, size)) for name, text, size in parts]
-        return self.page(request, "bodies.html", row, "What was asked and answered", kept=kept)
+        return self.page(request, "bodies.html", row, gettext("What was asked and answered"), kept=kept)
 
 
 def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:
@@ -203,11 +209,11 @@ class UsageRecordAdmin(Ledger):
     fieldsets = (
         (None, {"fields": (("request_id", "attempt"), ("when", "status"), ("error_code", "vendor_status"), "finish_reason")}),
         (
-            "Caller and vendor",
+            _("Caller and vendor"),
             {"fields": (("team_name", "key_name"), ("end_user", "tag"), ("alias", "provider_name"), ("sent_to", "mode"))},
         ),
         (
-            "Tokens and money",
+            _("Tokens and money"),
             {
                 "fields": (
                     ("input_tokens", "cached_input_tokens"),
@@ -220,11 +226,11 @@ class UsageRecordAdmin(Ledger):
                 )
             },
         ),
-        ("Time", {"fields": (("took", "first_token"), "config_version")}),
+        (_("Time"), {"fields": (("took", "first_token"), "config_version")}),
     )
     readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
 
-    @display(description="Status", label=STATUS_KINDS)
+    @display(description=_("Status"), label=STATUS_KINDS)
     def outcome(self, row: UsageRecord) -> tuple[str, str]:
         return row.status, row.get_status_display()
 

@@ -16,7 +16,7 @@ from typing import Any
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from monitoring import audit_chain, audit_context
 from monitoring.audit_chain import GENESIS, Keys, Row
@@ -52,7 +52,8 @@ def record(action: str, row: models.Model | None = None, changes: Changes | None
 def label_of(row: models.Model) -> str:
     """What people know it by."""
     try:
-        return str(row)
+        with translation.override(settings.LANGUAGE_CODE):  # whoever did it reads it in
+            return str(row)
     except Exception:  # a row that came past the forms may not even have a name
         return f"{row._meta.verbose_name} {row.pk}"
 

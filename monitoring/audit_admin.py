@@ -12,10 +12,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils import timezone
-from unfold.decorators import display
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from monitoring import audit_export
 from monitoring.admin import Ledger
+from monitoring.columns import display
 from monitoring.filters import Between, Named, Since
 from monitoring.models import AuditEvent
 
@@ -40,23 +42,23 @@ class Lately(Since):
 
 
 class ActorNamed(Named):
-    title, parameter_name, column = "who", "actor", "actor"
+    title, parameter_name, column = _("who"), "actor", "actor"
 
 
 class ObjectType(Named):
-    title, parameter_name, column = "kind of object, e.g. access.Team", "type", "object_type"
+    title, parameter_name, column = _("kind of object, e.g. access.Team"), "type", "object_type"
 
 
 class ObjectId(Named):
-    title, parameter_name, column = "id of an object", "object", "object_id"
+    title, parameter_name, column = _("id of an object"), "object", "object_id"
 
 
 class AddressNamed(Named):
-    title, parameter_name, column = "address", "address", "address"
+    title, parameter_name, column = _("address"), "address", "address"
 
 
 class SourceNamed(Named):
-    title, parameter_name, column = "source: admin, api, shell, command, data plane", "source", "source"
+    title, parameter_name, column = _("source: admin, api, shell, command, data plane"), "source", "source"
 
 
 @admin.register(AuditEvent)
@@ -71,32 +73,32 @@ class AuditEventAdmin(Ledger):
     list_before_template = "admin/llmcontrol/audit_list.html"
     fieldsets = (
         (None, {"fields": (("sequence", "when"), ("action", "on"), ("object_type", "object_id"))}),
-        ("Who", {"fields": (("who", "actor_id"), ("source", "address"), "request_id")}),
-        ("Chain", {"fields": ("prev", "hash"), "classes": ("collapse",)}),
+        (_("Who"), {"fields": (("who", "actor_id"), ("source", "address"), "request_id")}),
+        (_("Chain"), {"fields": ("prev", "hash"), "classes": ("collapse",)}),
     )
     readonly_fields = ("when", "who", "on")
     change_form_after_template = "admin/llmcontrol/audit_event.html"
 
-    @display(description="Time")
+    @display(description=_("Time"))
     def when(self, row: AuditEvent) -> str:
         return f"{timezone.localtime(row.at):%Y-%m-%d %H:%M:%S}"
 
-    @display(description="Who")
+    @display(description=_("Who"))
     def who(self, row: AuditEvent) -> str:
-        return row.actor or "nobody known"
+        return row.actor or gettext("nobody known")
 
-    @display(description="Did", label=KINDS)
+    @display(description=_("Did"), label=KINDS)
     def what(self, row: AuditEvent) -> tuple[str, str]:
         return row.action, row.get_action_display()
 
-    @display(description="Object")
+    @display(description=_("Object"))
     def on(self, row: AuditEvent) -> str:
         return f"{_kind(row.object_type)} {row.object_label}".strip() or _NOTHING
 
-    @display(description="Fields")
+    @display(description=_("Fields"))
     def summary(self, row: AuditEvent) -> str:
         names = [str(name) for name in changes_of(row)]
-        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        more = gettext(" and %d more") % (len(names) - 2) if len(names) > 2 else ""
         return ", ".join(names[:2]) + more or _NOTHING
 
     def change_view(
@@ -144,7 +146,7 @@ def history(request: HttpRequest, app: str, name: str, object_id: str) -> HttpRe
     context = {
         **admin.site.each_context(request),
         "opts": model._meta,
-        "title": "History",
+        "title": _("History"),
         "original": row or (found[0].object_label if found else object_id),
         "events": [shown(event) for event in found[:HISTORY_ROWS]],
         "older": str(found[HISTORY_ROWS - 1].sequence) if len(found) > HISTORY_ROWS else None,
@@ -169,7 +171,7 @@ def shown(row: AuditEvent) -> dict[str, Any]:
 
 def _field(name: str, sides: Any) -> dict[str, Any]:
     before, after = sides if isinstance(sides, list) and len(sides) == 2 else (None, sides)
-    field: dict[str, Any] = {"name": name.replace("_", " "), "before": _text(before), "after": _text(after)}
+    field: dict[str, Any] = {"name": gettext(name.replace("_", " ")), "before": _text(before), "after": _text(after)}
     if isinstance(before, list) and isinstance(after, list):
         field["gone"] = [_text(item) for item in before if item not in after]
         field["new"] = [_text(item) for item in after if item not in before]
@@ -180,7 +182,7 @@ def _text(value: Any) -> str:
     if value is None or value == "":
         return _NOTHING
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return gettext("yes") if value else gettext("no")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -10,35 +10,36 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_time
+from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import RangeDateTimeFilter, TextFilter
 
 from monitoring.hours import within
 
 _SPANS = {
-    "15m": ("Last 15 minutes", timedelta(minutes=15)),
-    "1h": ("Last hour", timedelta(hours=1)),
-    "24h": ("Last 24 hours", timedelta(hours=24)),
-    "7d": ("Last 7 days", timedelta(days=7)),
-    "30d": ("Last 30 days", timedelta(days=30)),
+    "15m": (_("Last 15 minutes"), timedelta(minutes=15)),
+    "1h": (_("Last hour"), timedelta(hours=1)),
+    "24h": (_("Last 24 hours"), timedelta(hours=24)),
+    "7d": (_("Last 7 days"), timedelta(days=7)),
+    "30d": (_("Last 30 days"), timedelta(days=30)),
 }
 _OUTCOMES = {
-    "ok": ("Answered", Q(status_code__lt=400)),
-    "refused": ("Refused (4xx)", Q(status_code__gte=400, status_code__lt=500) & ~Q(status_code__in=(429, 499))),
-    "limited": ("Limited (429)", Q(status_code=429)),
-    "left": ("Client left (499)", Q(status_code=499)),
-    "failed": ("Failed (5xx)", Q(status_code__gte=500)),
+    "ok": (_("Answered"), Q(status_code__lt=400)),
+    "refused": (_("Refused (4xx)"), Q(status_code__gte=400, status_code__lt=500) & ~Q(status_code__in=(429, 499))),
+    "limited": (_("Limited (429)"), Q(status_code=429)),
+    "left": (_("Client left (499)"), Q(status_code=499)),
+    "failed": (_("Failed (5xx)"), Q(status_code__gte=500)),
 }
 
 
 class Since(admin.SimpleListFilter):
     """Quick spans, up to now."""
 
-    title = "time"
+    title = _("time")
     parameter_name = "since"
     column = "started_at"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, label) for value, (label, _) in _SPANS.items()]
+        return [(value, str(label)) for value, (label, _span) in _SPANS.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() not in _SPANS:
@@ -81,11 +82,11 @@ def _moment(day: str, clock: str, missing_time: time) -> datetime | None:
 
 
 class Outcome(admin.SimpleListFilter):
-    title = "outcome"
+    title = _("outcome")
     parameter_name = "outcome"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, label) for value, (label, _) in _OUTCOMES.items()]
+        return [(value, str(label)) for value, (label, _rows) in _OUTCOMES.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(_OUTCOMES[str(self.value())][1]) if self.value() in _OUTCOMES else queryset
@@ -103,35 +104,35 @@ class Named(TextFilter):
 
 
 class TeamNamed(Named):
-    title, parameter_name, column = "team", "team", "team_name"
+    title, parameter_name, column = _("team"), "team", "team_name"
 
 
 class KeyNamed(Named):
-    title, parameter_name, column = "key", "key", "key_name"
+    title, parameter_name, column = _("key"), "key", "key_name"
 
 
 class ModelNamed(Named):
-    title, parameter_name, column = "model", "model", "alias"
+    title, parameter_name, column = _("model"), "model", "alias"
 
 
 class ProviderNamed(Named):
-    title, parameter_name, column = "provider", "provider", "provider_name"
+    title, parameter_name, column = _("provider"), "provider", "provider_name"
 
 
 class UserNamed(Named):
-    title, parameter_name, column = "user", "user", "end_user"
+    title, parameter_name, column = _("user"), "user", "end_user"
 
 
 class Tagged(Named):
-    title, parameter_name, column = "tag", "tag", "tag"
+    title, parameter_name, column = _("tag"), "tag", "tag"
 
 
 class PromptNamed(Named):
-    title, parameter_name, column = "prompt", "prompt", "prompt_name"
+    title, parameter_name, column = _("prompt"), "prompt", "prompt_name"
 
 
 class StatusCode(TextFilter):
-    title, parameter_name = "status code", "code"
+    title, parameter_name = _("status code"), "code"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         text = str(self.value() or "").strip()

@@ -10,6 +10,7 @@ from django.forms import BaseForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.translation import gettext
 
 from core.money import MICROS, plain
 
@@ -22,7 +23,7 @@ else:
 def amount(micros: int | None, currency: str) -> str:
     """Micro-units for people: 2_500_000 → '2.50 USD', None → 'unknown' (which is never the same as free)."""
     if micros is None:
-        return "unknown"
+        return gettext("unknown")
     whole, _, fraction = plain(micros).partition(".")
     return f"{whole}.{fraction:0<2} {currency}".strip()
 

@@ -11,10 +11,13 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import action, display
+from unfold.decorators import action
 
+from monitoring.columns import display
 from monitoring.pages import Pages, SavesThroughService, show_refusal
 from providers import services, states
 from providers.adapters import registry
@@ -59,13 +62,13 @@ class KeyInline(TabularInline):
     model = ProviderKey
     fields = ("name", "shown", "weight", "is_active", "created_at", "rotated_at")
     readonly_fields = ("shown", "created_at", "rotated_at")
-    verbose_name_plural = "keys"
+    verbose_name_plural = _("keys")
     hide_title = True
     extra = 0
 
-    @display(description="Key")
+    @display(description=_("Key"))
     def shown(self, row: ProviderKey) -> str:
-        return f"…{row.last4}" if row.last4 else "too short to show a part of"
+        return f"…{row.last4}" if row.last4 else gettext("too short to show a part of")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -81,7 +84,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     actions_detail = (
         "test_connection",
         "sync_models",
-        {"title": "More", "icon": "more_horiz", "items": ["add_key", "rotate_key", "reset_breaker", "disable", "enable"]},
+        {"title": _("More"), "icon": "more_horiz", "items": ["add_key", "rotate_key", "reset_breaker", "disable", "enable"]},
     )
     change_form_after_template = "admin/llmcontrol/provider_state.html"
     warn_unsaved_form = True
@@ -90,7 +93,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
         return super().get_queryset(request).prefetch_related("keys").annotate(models_found=Count("models"))
 
-    @display(description="Status", label={"on": "success", "off": "danger", "no key": "warning"})
+    @display(description=_("Status"), label={"on": "success", "off": "danger", "no key": "warning"})
     def state(self, row: Provider) -> str:
         if not row.is_active:
             return "off"
@@ -98,19 +101,19 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
         known = row.provider_type in dict(registry.kinds())
         return "no key" if keyless and known and services.needs_key(row.provider_type) else "on"
 
-    @display(description="Type", ordering="provider_type")
+    @display(description=_("Type"), ordering="provider_type")
     def kind(self, row: Provider) -> str:
-        return dict(registry.kinds()).get(row.provider_type, row.provider_type)
+        return gettext(dict(registry.kinds()).get(row.provider_type, row.provider_type))
 
-    @display(description="Address")
+    @display(description=_("Address"))
     def address(self, row: Provider) -> str:
-        return row.base_url or "the vendor's own"
+        return row.base_url or gettext("the vendor's own")
 
-    @display(description="Keys")
+    @display(description=_("Keys"))
     def keys_shown(self, row: Provider) -> str:
-        return ", ".join(f"…{key.last4 or '????'}" for key in row.keys.all()) or "none"
+        return ", ".join(f"…{key.last4 or '????'}" for key in row.keys.all()) or gettext("none")
 
-    @display(description="Models", ordering="models_found")
+    @display(description=_("Models"), ordering="models_found")
     def models_count(self, row: Any) -> int:
         return int(row.models_found)
 
@@ -137,11 +140,11 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
                     )
                 },
             ),
-            ("Limits", {"fields": _LIMITS, "classes": ("collapse",)}),
-            ("Money", {"fields": ("price_adjustment_bp",), "classes": ("collapse",)}),
-            ("Breaker", {"fields": _BREAKER, "classes": ("collapse",)}),
-            ("Certificate", {"fields": ("ca_certificates",), "classes": ("collapse",)}),
-            ("Timeouts, in seconds", {"fields": _TIMEOUTS, "classes": ("collapse",)}),
+            (_("Limits"), {"fields": _LIMITS, "classes": ("collapse",)}),
+            (_("Money"), {"fields": ("price_adjustment_bp",), "classes": ("collapse",)}),
+            (_("Breaker"), {"fields": _BREAKER, "classes": ("collapse",)}),
+            (_("Certificate"), {"fields": ("ca_certificates",), "classes": ("collapse",)}),
+            (_("Timeouts, in seconds"), {"fields": _TIMEOUTS, "classes": ("collapse",)}),
         )
 
     @property
@@ -199,20 +202,20 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     def has_add_key_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("providers.add_providerkey"))
 
-    @action(description="Test connection", permissions=["test"], icon="network_check", url_path="test")
+    @action(description=_("Test connection"), permissions=["test"], icon="network_check", url_path="test")
     def test_connection(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
         form, report = TestConnectionForm(provider, request.POST or None), None
         if form.is_valid():
             report = services.test_connection(provider, form.cleaned_data["model"])
-        return self.page(request, "test_connection.html", provider, "Test connection", form=form, report=report)
+        return self.page(request, "test_connection.html", provider, gettext("Test connection"), form=form, report=report)
 
-    @action(description="Sync models", permissions=["sync"], icon="sync", url_path="sync")
+    @action(description=_("Sync models"), permissions=["sync"], icon="sync", url_path="sync")
     def sync_models(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
         provider = self.found(request, object_id)
         return redirect(reverse(f"{self.admin_site.name}:models_registry_llmmodel_sync", args=[provider.pk]))
 
-    @action(description="Add key", permissions=["add_key"], icon="add", url_path="add-key")
+    @action(description=_("Add key"), permissions=["add_key"], icon="add", url_path="add-key")
     @method_decorator(sensitive_post_parameters("new_secret"))
     def add_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
@@ -226,9 +229,9 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
                 return self._done(
                     request, provider, "Added a key.", f"{provider} has one more key; requests are shared out over all of them."
                 )
-        return self.page(request, "form.html", provider, "Add key", form=form, verb="Add the key")
+        return self.page(request, "form.html", provider, gettext("Add key"), form=form, verb=_("Add the key"))
 
-    @action(description="Rotate key", permissions=["rotate"], icon="key", url_path="rotate")
+    @action(description=_("Rotate key"), permissions=["rotate"], icon="key", url_path="rotate")
     @method_decorator(sensitive_post_parameters("new_secret"))
     def rotate_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
@@ -246,36 +249,40 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
             request,
             "form.html",
             provider,
-            "Rotate key",
+            gettext("Rotate key"),
             form=form if provider.keys.exists() else None,
             explanation="This provider has no key to rotate: add one instead.",
-            verb="Replace the key",
+            verb=_("Replace the key"),
         )
 
-    @action(description="Reset breaker", permissions=["change"], icon="restart_alt", url_path="reset-breaker")
+    @action(description=_("Reset breaker"), permissions=["change"], icon="restart_alt", url_path="reset-breaker")
     def reset_breaker(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
         if request.method != "POST":
             explanation = "Every breaker of this provider closes and its keys rest no longer: requests go to this vendor again at once."
-            return self.confirm(request, provider, "Reset breaker", explanation)
+            return self.confirm(request, provider, gettext("Reset breaker"), explanation)
         services.reset_breaker(provider)
         return self._done(request, provider, "Reset the breaker.", f"{provider} is called again, in every process within two seconds.")
 
-    @action(description="Disable", permissions=["change"], icon="block", url_path="disable")
+    @action(description=_("Disable"), permissions=["change"], icon="block", url_path="disable")
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
         if request.method != "POST":
             return self.confirm(
-                request, provider, "Disable", "No new request will go to this vendor, and its models are no longer offered.", danger=True
+                request,
+                provider,
+                gettext("Disable"),
+                "No new request will go to this vendor, and its models are no longer offered.",
+                danger=True,
             )
         services.disable_provider(provider)
         return self._done(request, provider, "Disabled.", f"{provider} is off: within two seconds no new request goes there.")
 
-    @action(description="Enable", permissions=["change"], icon="check_circle", url_path="enable")
+    @action(description=_("Enable"), permissions=["change"], icon="check_circle", url_path="enable")
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         provider = self.found(request, object_id)
         if request.method != "POST":
-            return self.confirm(request, provider, "Enable", "Requests will go to this vendor again, and its models are offered.")
+            return self.confirm(request, provider, gettext("Enable"), "Requests will go to this vendor again, and its models are offered.")
         services.enable_provider(provider)
         return self._done(request, provider, "Enabled.", f"{provider} is on: within two seconds its models are offered again.")
 

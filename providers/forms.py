@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
@@ -23,6 +25,9 @@ from providers.adapters import registry
 from providers.adapters.base import FormField
 from providers.models import Provider, ProviderKey
 from providers.services import MAX_SECRET_CHARACTERS, TESTABLE
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 OPTION_PREFIX = "option_"
 
@@ -43,7 +48,7 @@ def option_fields() -> dict[str, tuple[FormField, list[str]]]:
     By the option's name; where two types mean different things by one name, the later type's own stands before it.
     """
     found: dict[str, tuple[FormField, list[str]]] = {}
-    for kind, _ in registry.kinds():
+    for kind, _label in registry.kinds():
         for field in registry.form(kind):
             if field.secret or field.name == "base_url":
                 continue
@@ -52,9 +57,10 @@ def option_fields() -> dict[str, tuple[FormField, list[str]]]:
     return found
 
 
-def _help_for_chosen_type(general: str, concerns: Callable[[FormField], bool]) -> SafeString:
+def _help_for_chosen_type(general: StrOrPromise, concerns: Callable[[FormField], bool]) -> SafeString:
     """`general`, then what the chosen type's declaration says of the field; an expression that runs in the browser chooses."""
-    own = [(kind, field.help_text) for kind, _ in registry.kinds() for field in registry.form(kind) if concerns(field) and field.help_text]
+    fields = ((kind, field) for kind, _label in registry.kinds() for field in registry.form(kind))
+    own = [(kind, gettext(field.help_text)) for kind, field in fields if concerns(field) and field.help_text]
     shown = format_html_join("", '<span x-show="provider_type === \'{}\'" style="display: none"> <strong>{}</strong></span>', own)
     return format_html("{}{}", general, shown)
 
@@ -64,27 +70,29 @@ def _kind_choices() -> Iterator[tuple[str, str]]:
         address = registry.default_base_url(kind)
         # RFC 2606 keeps .invalid out of every network: such an address is none that an admin could call.
         shown = address and not str(urlsplit(address).hostname).endswith(".invalid")
-        yield kind, f"{label}: {address}" if shown else label
+        yield kind, f"{gettext(label)}: {address}" if shown else gettext(label)
 
 
 class ProviderForm(RefusableForm, forms.ModelForm):
-    provider_type = forms.ChoiceField(label="Type", widget=UnfoldAdminSelectWidget, help_text="Which wire this vendor speaks.")
+    provider_type = forms.ChoiceField(label=_("Type"), widget=UnfoldAdminSelectWidget, help_text=_("Which wire this vendor speaks."))
     new_keys = forms.CharField(
-        label="API keys",
+        label=_("API keys"),
         required=False,
         strip=False,
         max_length=60_000,
         widget=SecretLinesWidget,
-        help_text="One per line. They are stored encrypted and never shown again. Local servers often need none.",
+        help_text=_("One per line. They are stored encrypted and never shown again. Local servers often need none."),
     )
 
     class Meta:
         model = Provider
         exclude = ("options",)
-        labels = {"base_url": "Address"}
+        labels = {"base_url": _("Address")}
         help_texts = {
-            "base_url": "Where the API lives, e.g. https://api.openai.com/v1. Empty: the address shown beside the type. "
-            "A key belongs to the host it was entered for: with another host, enter the key again."
+            "base_url": _(
+                "Where the API lives, e.g. https://api.openai.com/v1. Empty: the address shown beside the type. "
+                "A key belongs to the host it was entered for: with another host, enter the key again."
+            )
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -93,8 +101,8 @@ class ProviderForm(RefusableForm, forms.ModelForm):
         if isinstance(kind, forms.ChoiceField):
             kind.choices = list(_kind_choices())
         if not self.instance._state.adding:
-            self.fields["new_keys"].label = "New API keys"
-            self.fields["new_keys"].help_text = "One per line. They replace every key below. For a single one: More, at the top."
+            self.fields["new_keys"].label = _("New API keys")
+            self.fields["new_keys"].help_text = _("One per line. They replace every key below. For a single one: More, at the top.")
         for name, concerns in (("base_url", _is_address), ("new_keys", _is_secret)):
             if name in self.fields:
                 self.fields[name].help_text = _help_for_chosen_type(str(self.fields[name].help_text), concerns)
@@ -151,10 +159,16 @@ def provider_form() -> type[ProviderForm]:
 
 
 def _option(field: FormField) -> forms.Field:
-    common: dict[str, Any] = {"label": field.label, "required": False, "initial": field.default, "help_text": escape(field.help_text)}
+    common: dict[str, Any] = {
+        "label": gettext(field.label),
+        "required": False,
+        "initial": field.default,
+        "help_text": escape(gettext(field.help_text)) if field.help_text else "",
+    }
     if field.choices:
         unsaid = () if field.default else (("", "—"),)
-        return forms.ChoiceField(choices=(*unsaid, *field.choices), widget=UnfoldAdminSelectWidget, **common)
+        choices = ((value, gettext(label)) for value, label in field.choices)
+        return forms.ChoiceField(choices=(*unsaid, *choices), widget=UnfoldAdminSelectWidget, **common)
     return forms.CharField(max_length=10_000, widget=UnfoldAdminTextInputWidget, **common)
 
 
@@ -166,9 +180,9 @@ def _is_secret(field: FormField) -> bool:
     return field.secret
 
 
-def _secret(help_text: str) -> forms.CharField:
+def _secret(help_text: StrOrPromise) -> forms.CharField:
     return forms.CharField(
-        label="New key",
+        label=_("New key"),
         max_length=MAX_SECRET_CHARACTERS,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         help_text=help_text,
@@ -179,37 +193,40 @@ class AddKeyForm(forms.Form):
     """One more key beside those a provider has."""
 
     name = forms.CharField(
+        label=_("Name"),
         required=False,
         max_length=80,
         widget=UnfoldAdminTextInputWidget,
-        help_text="To tell your keys apart, e.g. the account it is from.",
+        help_text=_("To tell your keys apart, e.g. the account it is from."),
     )
-    new_secret = _secret("It is stored encrypted and never shown again.")
+    new_secret = _secret(_("It is stored encrypted and never shown again."))
 
 
 class TestConnectionForm(forms.Form):
     """Which model to ask; the first in order of priority, where nothing is chosen."""
 
     __test__ = False  # no test case, whatever pytest makes of its name
-    model = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget, help_text="What is found is written down at this model.")
+    model = forms.ChoiceField(
+        label=_("Model"), required=False, widget=UnfoldAdminSelectWidget, help_text=_("What is found is written down at this model.")
+    )
 
     def __init__(self, provider: Provider, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         rows = provider.models.filter(model_type__in=TESTABLE).order_by("alias").values_list("alias", flat=True)
-        choices = [("", "the first that is offered"), *((alias, alias) for alias in dict.fromkeys(rows))]
+        choices = [("", gettext("the first that is offered")), *((alias, alias) for alias in dict.fromkeys(rows))]
         self.fields["model"].choices = choices  # type: ignore[attr-defined]
 
 
 class _KeyChoice(forms.ModelChoiceField):
     def label_from_instance(self, obj: ProviderKey) -> str:
-        return f"{obj.name or 'key'} …{obj.last4}"
+        return f"{obj.name or gettext('key')} …{obj.last4}"
 
 
 class RotateKeyForm(forms.Form):
     """Which key, and what it becomes."""
 
-    key = _KeyChoice(ProviderKey.objects.none(), widget=UnfoldAdminSelectWidget, empty_label=None)
-    new_secret = _secret("It replaces the chosen key, in every process within two seconds. It is never shown again.")
+    key = _KeyChoice(ProviderKey.objects.none(), label=_("Key"), widget=UnfoldAdminSelectWidget, empty_label=None)
+    new_secret = _secret(_("It replaces the chosen key, in every process within two seconds. It is never shown again."))
 
     def __init__(self, provider: Provider, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

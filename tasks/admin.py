@@ -14,9 +14,12 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.decorators import action, display
+from unfold.decorators import action
 
+from monitoring.columns import display
 from monitoring.pages import Pages, ReadOnly
 from tasks import queue, service
 from tasks.engine import distributed
@@ -44,19 +47,19 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
             None,
             {"fields": ("public_id", "kind", "state", "priority", "key", "user", "of_batch", "created_at", "started_at", "finished_at")},
         ),
-        ("Asked", {"fields": ("prompt", "template", "data", "model", "options", "timeout_s", "max_attempts", "deadline")}),
-        ("Answered", {"fields": ("attempts", "result", "error_code", "error_message", "request_id")}),
+        (_("Asked"), {"fields": ("prompt", "template", "data", "model", "options", "timeout_s", "max_attempts", "deadline")}),
+        (_("Answered"), {"fields": ("attempts", "result", "error_code", "error_message", "request_id")}),
     )
 
-    @display(description="Status", label=_COLOURS)
-    def state(self, row: Task) -> str:
-        return row.status
+    @display(description=_("Status"), label=_COLOURS)
+    def state(self, row: Task) -> tuple[str, str]:
+        return row.status, row.get_status_display()
 
-    @display(description="Task")
+    @display(description=_("Task"))
     def public_id(self, row: Task) -> str:
         return row.public_id
 
-    @display(description="Batch")
+    @display(description=_("Batch"))
     def of_batch(self, row: Task) -> str:
         if row.batch is None:
             return "–"
@@ -76,10 +79,11 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
             raise Http404("There is no batch with this id; it may have been removed.")
         counts = Counter(task.status for task in tasks)
         shown = [{"task": task, "url": self.url_of(task), "result": _in_short(task)} for task in tasks]
-        states = [(state, counts[state]) for state in Status.values]
-        return self.page(request, "task_batch.html", tasks[0], "Batch", batch=batch, tasks=shown, states=states)
+        names = dict(Task._meta.get_field("status").flatchoices)
+        states = [(state, names[state], counts[state]) for state in Status.values]
+        return self.page(request, "task_batch.html", tasks[0], gettext("Batch"), batch=batch, tasks=shown, states=states)
 
-    @action(description="Cancel those that have not ended", permissions=["cancel"])
+    @action(description=_("Cancel those that have not ended"), permissions=["cancel"])
     def cancel(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
         cancelled = sum(queue.cancel(pk, time.time()) for pk in rows.values_list("pk", flat=True))
         self.message_user(request, f"{cancelled} cancelled.", messages.SUCCESS)

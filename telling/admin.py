@@ -9,11 +9,15 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import action, display
+from unfold.decorators import action
 
 from access import scope
+from monitoring.columns import display
 from monitoring.pages import Pages, ReadOnly
+from monitoring.sentences import told
 from telling import services
 from telling.alert_admin import AlertAdmin, AlertChannelAdmin, AlertRuleAdmin
 from telling.models import Webhook, WebhookSecret, WebhookTry
@@ -25,8 +29,12 @@ _COLOURS = {"pending": "info", "delivered": "success", "dead": "danger"}
 
 class TryInline(ReadOnly, TabularInline):
     model = WebhookTry
-    fields = readonly_fields = ("number", "at", "status_code", "error", "duration_ms")
+    fields = readonly_fields = ("number", "at", "status_code", "said", "duration_ms")
     extra = 0
+
+    @display(description=_("Error"))
+    def said(self, row: WebhookTry) -> str:
+        return told(row.error)
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return scope.allows(request.user, "telling.view_webhook", obj)
@@ -34,7 +42,7 @@ class TryInline(ReadOnly, TabularInline):
 
 @admin.register(Webhook)
 class WebhookAdmin(ReadOnly, Pages, ModelAdmin):
-    list_display = ("message_id", "event_type", "host", "state", "tries", "last_status", "last_error", "created_at", "ended_at")
+    list_display = ("message_id", "event_type", "host", "state", "tries", "last_status", "error", "created_at", "ended_at")
     list_filter = ("status", "event_type", "team")
     list_select_related = ("team",)
     search_fields = ("=id", "=task__id")
@@ -43,19 +51,23 @@ class WebhookAdmin(ReadOnly, Pages, ModelAdmin):
     show_full_result_count = False
     fieldsets = (
         (None, {"fields": ("message_id", "event_type", "state", "team", "task", "channel", "url", "created_at", "ended_at")}),
-        ("Tries", {"fields": ("tries", "last_status", "last_error")}),
-        ("Sent", {"fields": ("body",)}),
+        (_("Tries"), {"fields": ("tries", "last_status", "error")}),
+        (_("Sent"), {"fields": ("body",)}),
     )
 
-    @display(description="Status", label=_COLOURS)
-    def state(self, row: Webhook) -> str:
-        return row.status
+    @display(description=_("Status"), label=_COLOURS)
+    def state(self, row: Webhook) -> tuple[str, str]:
+        return row.status, row.get_status_display()
 
-    @display(description="webhook-id")
+    @display(description=_("Last error"))
+    def error(self, row: Webhook) -> str:
+        return told(row.last_error)
+
+    @display(description=_("webhook-id"))
     def message_id(self, row: Webhook) -> str:
         return row.message_id
 
-    @action(description="Send dead letters again", permissions=["replay"])
+    @action(description=_("Send dead letters again"), permissions=["replay"])
     def send_again(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
         mine = scope.visible(request.user, rows, "telling.replay_webhook").filter(status=Webhook.Status.DEAD)
         sent = 0
@@ -94,7 +106,7 @@ class WebhookSecretAdmin(Pages, ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("team", "state", "created_at", "retires_at") if obj else ()
 
-    @display(description="Status", label={"current": "success", "signs for a while": "info", "retired": "danger"})
+    @display(description=_("Status"), label={"current": "success", "signs for a while": "info", "retired": "danger"})
     def state(self, row: WebhookSecret) -> str:
         if row.retires_at is None:
             return "current"
@@ -118,22 +130,22 @@ class WebhookSecretAdmin(Pages, ModelAdmin):
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Drawn from this request alone: no redirect, so no session or cookie ever holds the secret."""
         credential = request.made  # type: ignore[attr-defined]
-        return self.page(request, "shown_once.html", obj, "Your new webhook secret", credential=credential)
+        return self.page(request, "shown_once.html", obj, gettext("Your new webhook secret"), credential=credential)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         row = self.get_object(request, str(object_id))
-        return [] if row is None or self.state(row) == "retired" else super().get_actions_detail(request, object_id)
+        return [] if row is None or self.state(row).value == "retired" else super().get_actions_detail(request, object_id)
 
     def has_retire_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         row = self.get_object(request, str(object_id)) if object_id is not None else None
         return scope.allows(request.user, "telling.delete_webhooksecret", row)
 
-    @action(description="Retire", permissions=["retire"], icon="block", url_path="retire")
+    @action(description=_("Retire"), permissions=["retire"], icon="block", url_path="retire")
     def retire(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.found(request, object_id)
         if request.method != "POST":
             explanation = "It signs nothing from now on. Without another secret, tasks with a callback_url are refused."
-            return self.confirm(request, row, "Retire", explanation, danger=True)
+            return self.confirm(request, row, gettext("Retire"), explanation, danger=True)
         services.retire_secret(row)
         messages.success(request, f"The {row} signs nothing any more.")
         return redirect(self.url_of(row))

@@ -12,27 +12,30 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.timesince import timesince
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import ModelAdmin
-from unfold.decorators import action, display
+from unfold.decorators import action
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
 from access import scope
+from monitoring.columns import display
 from monitoring.pages import Pages, ReadOnly, RefusableForm, SavesThroughService
+from monitoring.sentences import told
 from telling import alert_services
 from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.alerts.kinds import KINDS
 from telling.channels.registry import CHANNELS
 
-_KEEP = "Stored sealed and never shown again. Left empty when changing: it stays as it is."
 _LAST_ALERTS = 10
 
 
 class Firing(SimpleListFilter):
-    title, parameter_name = "state", "state"
+    title, parameter_name = _("state"), "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("firing", "Firing now"), ("resolved", "Resolved")]
+        return [("firing", gettext("Firing now")), ("resolved", gettext("Resolved"))]
 
     def queryset(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
         return rows if self.value() is None else rows.filter(resolved_at__isnull=self.value() == "firing")
@@ -44,39 +47,47 @@ def has_lasted(alert: Alert) -> str:
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnly, Pages, ModelAdmin):
-    list_display = ("state", "rule_name", "label", "sentence", "started_at", "lasted", "resolved_at")
+    list_display = ("state", "rule_name", "about", "said", "started_at", "lasted", "resolved_at")
     list_display_links = ("rule_name",)
     list_filter = (Firing, "condition")
     search_fields = ("=label", "=rule_name")
     show_full_result_count = False
     fields = (
         ("state", "lasted"),
-        ("rule_name", "label"),
-        "sentence",
+        ("rule_name", "about"),
+        "said",
         ("value_shown", "threshold"),
         ("started_at", "seen_at", "resolved_at"),
     )
-    readonly_fields = ("state", "lasted", "value_shown", "threshold")
+    readonly_fields = ("state", "about", "said", "lasted", "value_shown", "threshold")
 
     def get_ordering(self, request: HttpRequest) -> tuple[Any, ...]:
         """What fires stands first."""
         return (F("resolved_at").desc(nulls_first=True), "-started_at")
 
-    @display(description="State", label={"firing": "danger", "resolved": "success"})
+    @display(description=_("State"), label={"firing": "danger", "resolved": "success"})
     def state(self, row: Alert) -> str:
         return "firing" if row.is_firing else "resolved"
 
-    @display(description="Lasted")
+    @display(description=_("What about"))
+    def about(self, row: Alert) -> str:
+        return told(row.label)
+
+    @display(description=_("Says"))
+    def said(self, row: Alert) -> str:
+        return told(row.sentence)
+
+    @display(description=_("Lasted"))
     def lasted(self, row: Alert) -> str:
         return has_lasted(row)
 
-    @display(description="Last value")
+    @display(description=_("Last value"))
     def value_shown(self, row: Alert) -> str:
-        return f"{row.value:,.2f} ({KINDS[row.condition].unit})"
+        return f"{row.value:,.2f} ({gettext(KINDS[row.condition].unit)})"
 
-    @display(description="The rule fires beyond")
+    @display(description=_("The rule fires beyond"))
     def threshold(self, row: Alert) -> str:
-        return f"{row.rule.threshold.normalize():f}" if row.rule else "the rule was deleted"
+        return f"{row.rule.threshold.normalize():f}" if row.rule else gettext("the rule was deleted")
 
 
 class Testable(Pages, ModelAdmin):
@@ -87,16 +98,16 @@ class Testable(Pages, ModelAdmin):
     def has_test_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return scope.allows(request.user, "telling.test_alertchannel")
 
-    @action(description="Send a test", permissions=["test"], icon="send", url_path="test")
+    @action(description=_("Send a test"), permissions=["test"], icon="send", url_path="test")
     def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.found(request, object_id)
         tried = self.try_out(row) if request.method == "POST" else None
-        return self.page(request, "alert_test.html", row, "Send a test", tried=tried, channels=self.told(row))
+        return self.page(request, "alert_test.html", row, gettext("Send a test"), tried=tried, channels=self.receivers(row))
 
     def try_out(self, row: Any) -> list[alert_services.Tried]:
         raise NotImplementedError
 
-    def told(self, row: Any) -> list[AlertChannel]:
+    def receivers(self, row: Any) -> list[AlertChannel]:
         raise NotImplementedError
 
 
@@ -115,7 +126,7 @@ class AlertRuleAdmin(Testable):
     search_fields = ("name",)
     fieldsets = (
         (None, {"fields": ("name", "condition", ("threshold", "window_s"), ("min_requests", "per_provider"), "is_active")}),
-        ("Who is told", {"fields": ("channels",)}),
+        (_("Who is told"), {"fields": ("channels",)}),
     )
     change_form_before_template = "admin/llmcontrol/alert_conditions.html"
 
@@ -127,39 +138,48 @@ class AlertRuleAdmin(Testable):
     ) -> HttpResponse:
         return super().changeform_view(request, object_id, form_url, {"kinds": list(KINDS.values()), **(extra_context or {})})
 
-    @display(description="State", label={"firing": "danger", "quiet": "success", "off": "warning"})
+    @display(description=_("State"), label={"firing": "danger", "quiet": "success", "off": "warning"})
     def state(self, row: AlertRule) -> str:
         if not row.is_active:
             return "off"
         return "firing" if row.alerts.filter(resolved_at=None).exists() else "quiet"
 
-    @display(description="Fires beyond", ordering="threshold")
+    @display(description=_("Fires beyond"), ordering="threshold")
     def fires(self, row: AlertRule) -> str:
-        return f"{row.threshold.normalize():f} {KINDS[row.condition].unit}"
+        return f"{row.threshold.normalize():f} {gettext(KINDS[row.condition].unit)}"
 
-    @display(description="Tells")
+    @display(description=_("Tells"))
     def told_shown(self, row: AlertRule) -> str:
-        return ", ".join(channel.name for channel in row.channels.all()) or "nobody"
+        return ", ".join(channel.name for channel in row.channels.all()) or gettext("nobody")
 
     def try_out(self, row: AlertRule) -> list[alert_services.Tried]:
         return alert_services.try_rule(row)
 
-    def told(self, row: AlertRule) -> list[AlertChannel]:
+    def receivers(self, row: AlertRule) -> list[AlertChannel]:
         return list(row.channels.all())
 
 
 class ChannelForm(RefusableForm, forms.ModelForm):
-    recipients = forms.CharField(required=False, widget=UnfoldAdminTextareaWidget({"rows": 3}), help_text="Of e-mail: one address a line.")
+    recipients = forms.CharField(
+        label=_("Recipients"), required=False, widget=UnfoldAdminTextareaWidget({"rows": 3}), help_text=_("Of e-mail: one address a line.")
+    )
     url = forms.CharField(
-        label="Address",
+        label=_("Address"),
         required=False,
         widget=UnfoldAdminPasswordWidget({"autocomplete": "off"}),
-        help_text=f"Of a webhook, or of the chat's robot as the chat shows it. {_KEEP}",
+        help_text=_(
+            "Of a webhook, or of the chat's robot as the chat shows it. "
+            "Stored sealed and never shown again. Left empty when changing: it stays as it is."
+        ),
     )
     secret = forms.CharField(
+        label=_("Secret"),
         required=False,
         widget=UnfoldAdminPasswordWidget({"autocomplete": "off"}),
-        help_text=f"What messages are signed with: whsec_… of a webhook; of DingTalk and Feishu, where signing is on. {_KEEP}",
+        help_text=_(
+            "What messages are signed with: whsec_… of a webhook; of DingTalk and Feishu, where signing is on. "
+            "Stored sealed and never shown again. Left empty when changing: it stays as it is."
+        ),
     )
 
     class Meta:
@@ -190,7 +210,7 @@ class AlertChannelAdmin(SavesThroughService, Testable):
     def try_out(self, row: AlertChannel) -> list[alert_services.Tried]:
         return [alert_services.try_channel(row)]
 
-    def told(self, row: AlertChannel) -> list[AlertChannel]:
+    def receivers(self, row: AlertChannel) -> list[AlertChannel]:
         return [row]
 
 

@@ -201,4 +201,4 @@ def test_a_request_that_was_chosen_for_shows_why(root: Client, world: World) -> 
     assert "quality 70 of 100" in page
     assert "no &lt;b&gt;tools" in page
     assert "&lt;i&gt;mini" in page
-    assert "needs tools" in page
+    assert "Needs: tools" in page

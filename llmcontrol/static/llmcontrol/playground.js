@@ -38,7 +38,7 @@
       if (found) return (socket = found);
       await wait(AGAIN_MS);
     }
-    throw new Error("The gateway does not take the new key. Is it ready, and are sockets switched on?");
+    throw new Error(form.dataset.refused);
   }
 
   function opened(value) {
@@ -50,7 +50,7 @@
         const frame = JSON.parse(event.data);
         if (frame.id !== "-") return;
         next.onmessage = (later) => heard(JSON.parse(later.data));
-        next.onclose = () => { for (const id of [...running.keys()]) ended(id, "The connection was closed."); };
+        next.onclose = () => { for (const id of [...running.keys()]) ended(id, form.dataset.closed); };
         resolve(next);
       };
       next.onclose = next.onerror = () => resolve(null);
@@ -77,15 +77,15 @@
     const one = running.get(frame.id);
     if (!one) return;
     if (frame.type === "delta" && frame.text) {
-      if (one.first === null) show(one.pane, "First token", `${Math.round((one.first = performance.now()) - one.began)} ms`);
+      if (one.first === null) show(one.pane, form.dataset.first, `${Math.round((one.first = performance.now()) - one.began)} ms`);
       one.pane.querySelector(".llmc-play-answer").append(frame.text);
     } else if (frame.type === "usage") {
-      show(one.pane, "Tokens", `${frame.usage.prompt_tokens} in, ${frame.usage.completion_tokens} out`);
+      show(one.pane, form.dataset.tokens, form.dataset.counts.replace("IN", frame.usage.prompt_tokens).replace("OUT", frame.usage.completion_tokens));
     } else if (frame.type === "error") {
       ended(frame.id, frame.error.message);
     } else if (frame.type === "done") {
-      show(one.pane, "Whole answer", `${Math.round(performance.now() - one.began)} ms`);
-      show(one.pane, "Answered by", `${frame.provider}, ${frame.model}`);
+      show(one.pane, form.dataset.whole, `${Math.round(performance.now() - one.began)} ms`);
+      show(one.pane, form.dataset.by, `${frame.provider}, ${frame.model}`);
       ended(frame.id, "");
       account(one.pane, frame.request_id);
     }
@@ -99,7 +99,7 @@
       if (!found) return;
       if (!found.results.length) continue;
       const row = found.results[0];
-      show(pane, "Cost", row.cost === null ? "unknown: the model has no price" : `${row.cost} ${row.currency}`.trim());
+      show(pane, form.dataset.cost, row.cost === null ? form.dataset.unpriced : `${row.cost} ${row.currency}`.trim());
       return why(pane, await rest("GET", `${form.dataset.requests}/${requestId}/explain`).catch(() => null));
     }
   }
@@ -142,7 +142,7 @@
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    busy(true, "Connecting …");
+    busy(true, form.dataset.connecting);
     try {
       const { value } = await keyFor(form.elements.team.value);
       await connected(value);

@@ -8,6 +8,8 @@
   const link = document.getElementById("batch-link");
   const rows = new Map([...page.querySelectorAll("[data-task]")].map((row) => [row.dataset.task, row]));
   const unread = new Set(); // tasks whose row is behind what REST knows
+  const names = Object.fromEntries([...page.querySelectorAll(".llmc-figures [data-state]")].map((each) => [each.dataset.state, each.textContent]));
+  const say = (what, why) => (link.textContent = why ? `${page.dataset[what]} (${why})` : page.dataset[what]);
   let socket = null;
   let seq = null;
   let reading = false;
@@ -17,7 +19,7 @@
 
   function show(row, status) {
     stateOf(row).dataset.state = status;
-    stateOf(row).textContent = status;
+    stateOf(row).textContent = names[status] || status;
   }
 
   function count() {
@@ -55,7 +57,7 @@
       }
     } catch (failure) {
       unread.add(asked);
-      link.textContent = `results cannot be read (${failure.message}); trying again`;
+      say("unread", failure.message);
       setTimeout(read, AGAIN_MS);
     } finally {
       reading = false;
@@ -64,7 +66,7 @@
   }
 
   function end() {
-    link.textContent = "all have ended";
+    say("over");
     if (socket) socket.close();
   }
 
@@ -75,7 +77,7 @@
 
   function hear(told) {
     seq = told.seq;
-    if (told.type === "hello") link.textContent = "live";
+    if (told.type === "hello") say("live");
     if (told.type === "hello" || told.type === "resync") readAll();
     const row = told.type === "task" && rows.get(told.data.task_id);
     if (!row) return;
@@ -99,12 +101,12 @@
       socket.onmessage = (message) => hear(JSON.parse(message.data));
       socket.onclose = () => {
         if (allEnded()) return;
-        link.textContent = "the connection was lost; trying again";
+        say("lost");
         readAll(); // where sockets are switched off, this is all the news there is
         setTimeout(follow, AGAIN_MS);
       };
     } catch (failure) {
-      link.textContent = `no live news (${failure.message}); trying again`;
+      say("noNews", failure.message);
       setTimeout(follow, AGAIN_MS);
     }
   }

@@ -1,0 +1,92 @@
+"""The admin as somebody meets it whose browser asks for Chinese, and who then chooses English, and Chinese again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+
+from tests.browser.test_admin_browser import ARGUMENTS, CHROMIUM, TIMEOUT_MS, picture, pytestmark, server
+from tests.browser.test_playground import furnished
+from tests.live import LiveServer
+
+__all__ = ["pytestmark", "server"]
+
+
+@pytest.fixture
+def chinese(server: LiveServer, tmp_path: Path) -> Iterator[Page]:
+    """A browser of mainland China at the login; fails where the console shows an error."""
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile", executable_path=CHROMIUM, args=ARGUMENTS, viewport={"width": 1440, "height": 900}, locale="zh-CN"
+        )
+        page = context.pages[0]
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("console", listen)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{server.base_url}/admin/")
+        yield page
+        context.close()
+    assert not complaints, "\n".join(complaints)
+
+
+def log_in(page: Page, server: LiveServer) -> None:
+    page.fill("input[name=username]", server.username)
+    page.fill("input[name=password]", str(server.password))
+    page.get_by_role("button", name="登录").click()
+    expect(page.get_by_role("heading", name="概览")).to_be_visible()
+
+
+def choose(page: Page, language: str) -> None:
+    """In the menu of the person."""
+    page.locator(".material-symbols-outlined", has_text="unfold_more").click()
+    page.get_by_role("button", name=re.compile(language)).click()
+
+
+def test_the_login_is_chinese_and_offers_english(chinese: Page, server: LiveServer) -> None:
+    expect(chinese.get_by_role("button", name="登录")).to_be_visible()
+    picture(chinese, "zh-login")
+    chinese.get_by_role("button", name=re.compile("English")).click()
+    expect(chinese.get_by_role("button", name="Log in")).to_be_visible()
+
+
+def test_pages_are_chinese_until_english_is_chosen(chinese: Page, server: LiveServer) -> None:
+    furnished(server)
+    log_in(chinese, server)
+    picture(chinese, "zh-overview")
+    chinese.goto(f"{server.base_url}/admin/providers/provider/")
+    expect(chinese.get_by_role("columnheader", name="状态")).to_be_visible()
+    picture(chinese, "zh-providers")
+    chinese.goto(f"{server.base_url}/admin/providers/provider/add/")
+    expect(chinese.get_by_text("加密保存，之后不再显示").first).to_be_visible()
+    picture(chinese, "zh-provider-add")
+    choose(chinese, "English")
+    expect(chinese.get_by_text("They are stored encrypted and never shown again").first).to_be_visible()
+    assert chinese.url.endswith("/admin/providers/provider/add/")
+    picture(chinese, "en-provider-add")
+    choose(chinese, "简体中文")
+    expect(chinese.get_by_text("加密保存，之后不再显示").first).to_be_visible()
+
+
+def test_the_playground_speaks_chinese(chinese: Page, server: LiveServer) -> None:
+    _, team, alias = furnished(server)
+    log_in(chinese, server)
+    chinese.get_by_role("link", name="试验台").click()
+    chinese.select_option("select[name=team]", label=team)
+    chinese.select_option("select[name=left]", alias)
+    chinese.fill("textarea[name=prompt]", "你好")
+    chinese.get_by_role("button", name="发送").click()
+    left = chinese.locator("[data-side=l]")
+    expect(left.locator("dl")).to_contain_text("首个 Token")
+    expect(left.locator("dl")).to_contain_text("回答者")
+    expect(left.locator("dl")).to_contain_text("USD")
+    picture(chinese, "zh-playground")
