@@ -18,7 +18,7 @@ T ?=
 PARALLEL = -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
+.PHONY: help run test test-clients schemathesis test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test-clients: setup ## real clients and independent mocks against a live gateway
 	@$(MAKE) -s $(CLIENTS)/.python || echo "The Python clients could not be installed; their tests are skipped." >&2
 	@$(MAKE) -s $(CLIENTS)/.node || echo "The Node clients could not be installed; their tests are skipped." >&2
 	$(PY) -m pytest tests/clients $(ARGS)
+
+schemathesis: setup ## ten thousand cases and more, drawn from the OpenAPI description, against a live gateway (most of an hour)
+	@$(MAKE) -s $(CLIENTS)/.python
+	SCHEMATHESIS_EXAMPLES=100 $(PY) -m pytest tests/clients/test_schemathesis.py $(ARGS)
 
 test-kms: setup ## stored secrets under keys of Vault (OpenBao) and AWS KMS (moto), real servers on this machine
 	@$(MAKE) -s $(KMS)/.installed || echo "The key management services could not be installed; their tests are skipped." >&2

@@ -7,6 +7,14 @@ from typing import Any
 from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
 
+_JSON = "application/json"
+_TEXT = {"type": "string"}  # what a table or lines of JSON are to the description
+_FAILURES = {
+    "4XX": "Refused; nothing was changed.",
+    "503": "The database is busy or away; nothing was changed. Try again shortly.",
+    "507": "The disk of the database is full; nothing was changed.",
+}
+
 
 class ErrorSerializer(serializers.Serializer):
     code = serializers.CharField(help_text="Short and stable, for programs.")
@@ -20,7 +28,17 @@ class ErrorsSerializer(serializers.Serializer):
 
 
 class Schema(AutoSchema):
+    def get_filter_backends(self) -> list[Any]:
+        """Of sums too: they are one object, and their filters say of what."""
+        if self.method == "GET" and not hasattr(self.view, "action"):
+            return list(getattr(self.view, "filter_backends", ()))
+        return super().get_filter_backends()
+
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         errors = self.resolve_serializer(ErrorsSerializer, direction).ref
-        failed = {"description": "Refused; nothing was changed.", "content": {"application/json": {"schema": errors}}}
-        return {**super()._get_response_bodies(direction), "4XX": failed}
+        content = {media_type: {"schema": errors} for media_type in dict.fromkeys((_JSON, *self.map_renderers("media_type")))}
+        failed = {status: {"description": sentence, "content": dict(content)} for status, sentence in _FAILURES.items()}
+        bodies = {**super()._get_response_bodies(direction), **failed}
+        for described in (body.get("content", {}) for body in bodies.values()):
+            described.update({media_type: {"schema": _TEXT} for media_type in described if media_type != _JSON})
+        return bodies

@@ -22,7 +22,7 @@ from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings
 
@@ -113,18 +113,18 @@ def _end_with(sentinel: int) -> None:
 
 
 def _server(log_level: str, tell: Callable[[bytes], None] | None) -> DrainingServer:
-    config = _config(log_level)
+    config = config_of(APPLICATION, log_level)
     return DrainingServer(config, lambda: config.loaded_app, delay_s=settings.DRAIN_DELAY_S, grace_s=settings.SHUTDOWN_GRACE_S, tell=tell)
 
 
-def _config(log_level: str) -> BoundedConfig:
+def config_of(application: Any, log_level: str, ws: Any = DrainingSocket, lifespan: Literal["on", "off"] = "on") -> BoundedConfig:
     config = BoundedConfig(
-        APPLICATION,
+        application,
         loop="uvloop",
         http=BoundedHttp,
-        ws=DrainingSocket,
+        ws=ws,
         ws_max_size=settings.MAX_BODY_BYTES,
-        lifespan="on",
+        lifespan=lifespan,
         backlog=BACKLOG,
         timeout_keep_alive=settings.KEEP_ALIVE_S,
         log_config=logging_of(log_level),

@@ -36,7 +36,20 @@ PROVIDER_ERRORS = Counter("llm_provider_errors_total", "Calls to vendors that fa
 PROVIDER_LATENCY = Histogram("llm_provider_latency_seconds", "A vendor call, start to end", _TARGET, buckets=_SECONDS)
 OVERHEAD = Histogram("llm_overhead_seconds", "What the gateway itself added to a whole answer", buckets=_OVERHEAD_SECONDS)
 ACTIVE_TASKS = Gauge("llm_active_tasks", "Tasks that are being worked on in these processes", multiprocess_mode="livesum")
-QUEUE_LENGTH = Gauge("llm_queue_length", "Tasks that wait for a worker", multiprocess_mode="mostrecent")
+QUEUE_LENGTH = Gauge(
+    "llm_queue_length", "Tasks that are due and wait for a worker, as workers see the queue; elsewhere 0", multiprocess_mode="mostrecent"
+)
+QUEUE_OLDEST = Gauge(
+    "llm_queue_oldest_seconds",
+    "For how long the one that waits longest has been due; 0 = none waits",
+    multiprocess_mode="mostrecent",
+)
+JOURNAL_BACKLOG = Gauge(
+    "llm_journal_backlog_bytes", "Of the journals of these processes, what is not in the ledger yet", multiprocess_mode="livesum"
+)
+JOURNAL_FAILING = Gauge(
+    "llm_journal_failing_seconds", "Since the journal last could be entered into the ledger; 0 while it can", multiprocess_mode="livemax"
+)
 CONFIG_VERSION = Gauge("llm_config_version", "Version of the configuration in force", multiprocess_mode="livemin")
 CONFIG_AGE = Gauge("llm_config_age_seconds", "Since the database last said what is in force; 0 while it does", multiprocess_mode="livemax")
 CONFIG_ALARMS = Gauge("llm_config_alarms", "Configuration rows that cannot be used as they are", multiprocess_mode="livemax")

@@ -12,7 +12,7 @@ from pathlib import Path
 from django.db import Error
 
 from core.clock import Clock, SystemClock
-from monitoring import accounts, ledger
+from monitoring import accounts, ledger, metrics
 from monitoring.bodies import BodyStore
 from monitoring.chain import Chain, Report
 from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
@@ -138,6 +138,8 @@ class Drainer:
             else:
                 self._succeeded()
             self.backlog_bytes = self._chain.backlog_bytes(self._journal.committed())
+            metrics.JOURNAL_BACKLOG.set(self.backlog_bytes)
+            metrics.JOURNAL_FAILING.set(0 if self.failing_since is None else self._clock.wall() - self.failing_since)
             return not self._failures
 
     def _drain_own(self) -> None:

@@ -183,7 +183,9 @@ class Dispatcher:
 
     async def _reap(self) -> None:
         returned, _ = await self._ask(lambda: queue.reap(self._wall()))
-        metrics.QUEUE_LENGTH.set(await self._ask(queue.length))
+        waiting, oldest_s = await self._ask(lambda: queue.standing(self._wall()))
+        metrics.QUEUE_LENGTH.set(waiting)
+        metrics.QUEUE_OLDEST.set(oldest_s)
         if returned:
             _log.warning("%d tasks of a worker that is gone are in the queue again", returned)
             self._news.set()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from django.db import connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet
 
 from tasks import limits
 from tasks.engine import Waiting, distributed, enqueue
@@ -127,8 +127,19 @@ def reap(now: float, most: int = 500) -> tuple[int, int]:
 
 
 def length() -> int:
-    """How many wait."""
+    """How many wait, those that are to be tried again later among them."""
     return Task.objects.filter(status=Status.QUEUED).count()
+
+
+def standing(now: float) -> tuple[int, float]:
+    """(how many are due and wait, for how many seconds the one that has waited longest)."""
+    due = Task.objects.filter(status=Status.QUEUED, run_after__lte=now)
+    found = due.aggregate(
+        waiting=Count("pk"), submitted=Min("created_at", filter=Q(run_after=0)), again=Min("run_after", filter=Q(run_after__gt=0))
+    )
+    since = [found["submitted"].timestamp()] if found["submitted"] else []
+    since += [found["again"]] if found["again"] else []
+    return found["waiting"], max(0.0, now - min(since, default=now))
 
 
 def put(rows: Sequence[Task], now: float) -> None:

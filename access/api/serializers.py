@@ -132,7 +132,7 @@ class ApiKeySerializer(Strict):
     )
     store_bodies = serializers.BooleanField(required=False, help_text="Keeps what is asked and answered, word for word, for some days.")
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
-    revoked_at = serializers.DateTimeField(read_only=True)
+    revoked_at = serializers.DateTimeField(read_only=True, allow_null=True)
     created_at = serializers.DateTimeField(read_only=True)
 
     def update(self, instance: ApiKey, validated_data: dict[str, Any]) -> ApiKey:

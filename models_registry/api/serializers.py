@@ -100,7 +100,7 @@ class PriceSerializer(Strict):
     )
     currency = serializers.CharField(max_length=3, validators=[validate_currency])
     valid_from = serializers.DateTimeField(required=False, help_text="Left out: from now on.")
-    valid_to = serializers.DateTimeField(read_only=True, help_text="null = still in force.")
+    valid_to = serializers.DateTimeField(read_only=True, allow_null=True, help_text="null = still in force.")
     per_million = PerMillionSerializer(source="*")
     source = serializers.CharField(  # type: ignore[assignment]  # a field of that name, not the attribute of Field
         required=False, allow_blank=True, max_length=200, help_text="Where the figures come from."

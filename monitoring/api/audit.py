@@ -59,11 +59,12 @@ class AuditEventSerializer(serializers.ModelSerializer):
 
 
 class _File(BaseRenderer):
-    """Only so that the Accept header is met: the view writes the file itself. Errors are JSON all the same."""
+    """Only so that the Accept header is met: the view writes the file itself. Errors are JSON all the same, and say so."""
 
     charset = "utf-8"
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        renderer_context["response"]["Content-Type"] = JSONRenderer.media_type
         return JSONRenderer().render(data)
 
 
@@ -87,6 +88,10 @@ class AuditEventViewSet(ReadOnlyModelViewSet):
     filterset_class = AuditFilters
     keyset = "-sequence"
     renderer_classes = (JSONRenderer, _CSV, _JSONLines)
+
+    def get_renderers(self) -> list[BaseRenderer]:
+        """Files are of lists."""
+        return super().get_renderers() if self.action in ("list", None) else [JSONRenderer()]
 
     @extend_schema(responses=AuditEventSerializer(many=True))
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Any:

@@ -13,14 +13,14 @@ from monitoring.hours import within
 from monitoring.models import RequestLog, Rollup, UsageRecord
 from monitoring.stats import DEFAULT_DAYS, GROUPS
 
-_OF_PAGING = {"cursor", "page_size"}
+_OF_EVERY_LIST = {"cursor", "page_size", "format"}
 
 
 class StrictFilters(django_filters.FilterSet):
     def is_valid(self) -> bool:
-        unknown = sorted(set(self.data) - set(self.filters) - _OF_PAGING)
+        unknown = sorted(set(self.data) - set(self.filters) - _OF_EVERY_LIST)
         if unknown:
-            known = ", ".join(sorted({*self.filters, *_OF_PAGING}))
+            known = ", ".join(sorted({*self.filters, *_OF_EVERY_LIST}))
             raise ValidationError({name: [ErrorDetail(f"Unknown parameter; there are {known}.", code="unknown")] for name in unknown})
         return bool(super().is_valid())
 

@@ -16,7 +16,7 @@ class Micros(serializers.Field):
     """Micro-units as a plain decimal; None = not known, which is not the same as free."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(read_only=True, **kwargs)
+        super().__init__(read_only=True, allow_null=True, **kwargs)
 
     def to_representation(self, value: int) -> str:
         return plain(value)
@@ -50,6 +50,9 @@ class UsageRecordSerializer(_Log):
 
 class RequestLogSerializer(_Log):
     prompt = serializers.CharField(source="prompt_name", read_only=True, help_text="The template that was filled in; empty = none.")
+    cache = serializers.ChoiceField(
+        choices=RequestLog.Cache.choices, allow_blank=True, read_only=True, help_text="Empty: the cache is off."
+    )
     saved = Micros(source="saved_micros")
 
     class Meta:

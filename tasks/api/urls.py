@@ -10,5 +10,5 @@ urlpatterns = [
     path("tasks/batch", _at({"post": "batch"}), name="tasks-batch"),
     path("tasks/<str:task_id>", _at({"get": "retrieve"}), name="task"),
     path("tasks/<str:task_id>/cancel", _at({"post": "cancel"}), name="task-cancel"),
-    path("tasks/<str:task_id>/events", _at({"get": "events"}), name="task-events"),
+    path("tasks/<str:task_id>/events", _at({"get": "events"}, pagination_class=None), name="task-events"),
 ]

@@ -87,7 +87,9 @@ class TaskViewSet(GenericViewSet):
         return Response(service.shown(task))
 
     @extend_schema(
-        responses=shapes.EventShown(many=True), parameters=[OpenApiParameter("after", int, description="A seq: what came later.")]
+        responses=shapes.EventShown(many=True),
+        parameters=[OpenApiParameter("after", int, description="A seq: what came later.")],
+        filters=False,
     )
     def events(self, request: Request, task_id: str) -> Response:
         task, after = self._task(request, task_id), request.query_params.get("after", "0")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
+from prometheus_client import REGISTRY
 
 from core.clock import FrozenClock
 from monitoring import chain as chain_module
@@ -475,6 +476,10 @@ def test_drained_segments_go_and_the_one_with_an_open_attempt_stays(tmp_path: Pa
     assert UsageRecord.objects.count() == 21
 
 
+def told(metric: str) -> float | None:
+    return REGISTRY.get_sample_value(f"llm_journal_{metric}")
+
+
 def test_a_database_that_is_away_loses_nothing(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
     clock = FrozenClock()
@@ -483,11 +488,16 @@ def test_a_database_that_is_away_loses_nothing(tmp_path: Path) -> None:
         for number in range(3):
             journal.write(*whole(f"r{number}"))
             assert not drainer.drain()
+        assert (told("backlog_bytes"), told("failing_seconds")) == (journal.committed().offset, 0)
+        clock.advance(90)
+        assert not drainer.drain()
     assert drainer.backlog_bytes == journal.committed().offset
-    assert drainer.failing_since == clock.wall()
+    assert (told("backlog_bytes"), told("failing_seconds")) == (journal.committed().offset, 90)
+    assert drainer.failing_since == clock.wall() - 90
     assert UsageRecord.objects.count() == 0
 
     assert drainer.drain()
+    assert (told("backlog_bytes"), told("failing_seconds")) == (0, 0)
 
     assert ids() == {"r0-1", "r1-1", "r2-1"}
     assert RequestLog.objects.count() == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.e2e import wire
 from tests.e2e.control import Control, unique, until
 from tests.e2e.vendor import Vendor
 from tests.engines import TaskWorker, postgres_database
+from tests.faults.processes import free_port
 from tests.live import LiveServer
 
 pytestmark = pytest.mark.process
@@ -30,7 +32,7 @@ class Installation:
         self.key: str = self.control.new_key(scopes=["tasks"])["key"]
         self.alias: str = self.control.model(self.control.provider(vendor.base_url), "ok@tokens=3")["alias"]
         self.control.apply()
-        self._state_dir, self._env = state_dir, env
+        self._state_dir, self._env, self._token = state_dir, env, live.admin_token
         self._workers: list[TaskWorker] = []
 
     def worker(self, **env: str) -> TaskWorker:
@@ -56,6 +58,11 @@ class Installation:
 
     def events(self, task_id: str) -> list[str]:
         return [event["status"] for event in self.call("GET", f"/api/v1/tasks/{task_id}/events")]
+
+    def metric(self, url: str, name: str) -> float:
+        headers = {"Authorization": f"Token {self._token}"}
+        (value,) = re.findall(rf"^{name} (\S+)$", wire.call(url, "GET", "/metrics", headers=headers).body.decode(), re.MULTILINE)
+        return float(value)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -145,3 +152,24 @@ def test_a_second_signal_hands_them_to_another(installation: Installation) -> No
     installation.hold(False)
     installation.worker()
     until(lambda: set(installation.states(task_ids)) == {"completed"}, "every task done", timeout_s=WITHIN_S)
+
+
+def test_a_worker_tells_how_it_and_the_queue_fare(installation: Installation) -> None:
+    port, prompts = free_port(), [unique("told") for _ in range(TASKS + 5)]
+    worker, url = installation.worker(LLM_WORKER_PORT=str(port)), f"http://127.0.0.1:{port}"
+    assert [wire.call(url, "GET", path).status for path in ("/health", "/ready", "/metrics", "/api/info", "/v1/models")] == [
+        *(200, 200, 401),
+        *(404, 404),
+    ]
+    installation.hold(True)
+    installation.submit(prompts)
+    until(lambda: installation.metric(url, "llm_queue_oldest_seconds"), "the worker looks at the queue", timeout_s=WITHIN_S)
+    assert [installation.metric(url, name) for name in ("llm_active_tasks", "llm_queue_length")] == [TASKS, 5]
+    assert installation.metric(url, "llm_journal_failing_seconds") == 0
+    served = installation.control.base_url  # works on no tasks, and so says nothing of them
+    assert [installation.metric(served, name) for name in ("llm_active_tasks", "llm_queue_length", "llm_queue_oldest_seconds")] == [0, 0, 0]
+    worker.process.send_signal(signal.SIGTERM)
+    until(lambda: wire.call(url, "GET", "/ready").status == 503, "it says that it ends", timeout_s=WITHIN_S)
+    assert wire.call(url, "GET", "/health").status == 200
+    installation.hold(False)
+    assert worker.end() == 0

@@ -42,8 +42,8 @@ class Queue:
     def reap(self, now: float) -> tuple[int, int]:
         return 0, 0
 
-    def length(self) -> int:
-        return len(self.waiting)
+    def standing(self, now: float) -> tuple[int, float]:
+        return len(self.waiting), 7.0 if self.waiting else 0.0
 
     def tell_again(self, task_ids: Sequence[str]) -> None:
         self.told += task_ids
@@ -108,6 +108,7 @@ async def test_it_begins_what_it_has_room_for_and_goes_on(made: Any) -> None:
     seen = generate_latest().decode()
     assert "llm_active_tasks 2.0" in seen
     assert "llm_queue_length 3.0" in seen
+    assert "llm_queue_oldest_seconds 7.0" in seen
     attempts.open.set()
     await until(lambda: len(rows.ended) == 5)
     await dispatcher.done()

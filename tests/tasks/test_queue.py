@@ -189,3 +189,15 @@ def test_a_batch_that_comes_again_is_answered_in_its_order() -> None:
     batch = asked(prompt="a", priority="low"), asked(prompt="b", priority="urgent"), asked(prompt="c", priority="low")
     first = submit(*batch, idempotency_key="k")
     assert [row.prompt for row in first] == [row.prompt for row in submit(*batch, idempotency_key="k")] == ["a", "b", "c"]
+
+
+def test_the_queue_stands_for_as_long_as_its_first_task_is_due() -> None:
+    assert queue.standing(NOW) == (0, 0.0)
+    submit(asked(), asked())
+    submit(at=NOW + 5)
+    assert queue.standing(NOW + 7) == (3, 7.0)
+    first, *_ = claim(at=NOW + 7)
+    assert queue.standing(NOW + 8) == (0, 0.0)
+    queue.end(first, Ending(Status.QUEUED, again_at=NOW + 100), NOW + 9)
+    assert queue.standing(NOW + 99) == (0, 0.0), "it waits for its time, not for a worker"
+    assert queue.standing(NOW + 130) == (1, 30.0)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging.config
 import signal
+import socket
 from typing import Any
 
 import uvloop
@@ -13,7 +14,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from core.errors import ServerBusy
-from llmcontrol import server
+from llmcontrol import server, vitals
+from llmcontrol.bootstrap import port_number
 from providers.vault import key_ring
 from tasks.engine import distributed
 
@@ -32,16 +34,19 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--concurrency", type=concurrency, default=200, help="tasks at once (default 200)")
+        parser.add_argument("--host", default="127.0.0.1", help="address for /health, /ready and /metrics (default 127.0.0.1)")
+        parser.add_argument("--port", type=port_number, help="port for these; 0 = none (default LLM_WORKER_PORT, or 0)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         key_ring()  # what is wrong with it is said now, and not of each vendor
         settings.TASK_CONCURRENCY = options["concurrency"]
         logging.config.dictConfig(server.logging_of("INFO"))
         server.prepare_process()
-        uvloop.run(self._work())
+        port = settings.WORKER_PORT if options["port"] is None else options["port"]
+        uvloop.run(self._work(server.bind(options["host"], port) if port else None))
 
-    async def _work(self) -> None:
-        """Until the first signal; a second one ends the waiting for what runs."""
+    async def _work(self, sock: socket.socket | None) -> None:
+        """Until the first signal; a second one ends the waiting for what runs. `sock`: where it tells how it fares."""
         from llmcontrol.asgi import application  # the data plane: it reads its settings when it is made
 
         enough, at_once = asyncio.Event(), asyncio.Event()
@@ -52,12 +57,14 @@ class Command(BaseCommand):
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sig, stop)
-        if await _opened(application, enough):
-            engine = "PostgreSQL, with procrastinate" if distributed() else "SQLite: those of this file's machine"
-            self.stderr.write(f"the worker is ready: {settings.TASK_CONCURRENCY} tasks at once, from {engine} (Ctrl-C stops it)")
-        await enough.wait()
-        self.stderr.write("the worker takes no more tasks; a second signal ends it at once")
-        await _ended(application, at_once)
+        async with vitals.told(application, sock):
+            if await _opened(application, enough):
+                engine = "PostgreSQL, with procrastinate" if distributed() else "SQLite: those of this file's machine"
+                self.stderr.write(f"the worker is ready: {settings.TASK_CONCURRENCY} tasks at once, from {engine} (Ctrl-C stops it)")
+            await enough.wait()
+            self.stderr.write("the worker takes no more tasks; a second signal ends it at once")
+            await _finished(application, at_once)
+        await application.closed()
 
 
 async def _opened(application: Any, enough: asyncio.Event) -> bool:
@@ -71,11 +78,10 @@ async def _opened(application: Any, enough: asyncio.Event) -> bool:
     return False
 
 
-async def _ended(application: Any, at_once: asyncio.Event) -> None:
+async def _finished(application: Any, at_once: asyncio.Event) -> None:
     """What runs is given LLM_SHUTDOWN_GRACE_S, and then handed to other workers."""
     application.drain()
     over = {asyncio.create_task(at_once.wait()), asyncio.create_task(application.tasks_done())}
     await asyncio.wait(over, timeout=settings.SHUTDOWN_GRACE_S, return_when=asyncio.FIRST_COMPLETED)
     for waiting in over:
         waiting.cancel()
-    await application.closed()
