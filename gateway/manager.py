@@ -137,6 +137,9 @@ class Manager:
             worst = max((STATE_NUMBERS[state] for state in runtime.breaker_states()), default=0)
             metrics.BREAKER_STATE.labels(runtime.spec.name).set(worst)
 
+    def runtimes(self) -> Iterable[ProviderRuntime]:
+        return tuple(self._runtimes.values())
+
     def provider_states(self) -> dict[str, dict[str, Any]]:
         """What is not well, by provider id, for `providers.states.write`. Brings the gauge up to date too."""
         self.publish_breakers()
@@ -148,7 +151,7 @@ class Manager:
         runtime = self._runtimes.get(heard.provider) if heard is not None else None
         if heard is None or runtime is None:
             return
-        if isinstance(heard, news.Reset) or self._serves(heard):
+        if isinstance(heard, news.OfProvider) or self._serves(heard):
             runtime.hear(heard)
             self.publish_breakers()
 

@@ -1,4 +1,4 @@
-"""What processes tell each other of vendors: breakers that open and close, keys that rest and work again.
+"""What processes tell each other of vendors: breakers that open and close, keys that rest and work again, lists that were not given.
 
 Times travel as seconds from now: the monotonic clocks of two machines have nothing in common. What was heard is not told on,
 and a message that is lost costs no more than finding out for oneself.
@@ -62,6 +62,19 @@ class Works(_AboutKey, frozen=True, tag="works"):
     """A key, after a rest."""
 
 
+class Unlisted(msgspec.Struct, frozen=True, tag_field="what", tag="unlisted"):
+    """A provider that was asked for its list of models and did not give it; see `gateway.listing`."""
+
+    provider: _Id
+    reason: _Reason
+
+
+class Listed(msgspec.Struct, frozen=True, tag_field="what", tag="listed"):
+    """A provider that was in doubt and has given its list, or has answered a call."""
+
+    provider: _Id
+
+
 class Reset(msgspec.Struct, frozen=True, tag_field="what", tag="reset"):
     """Of everything at a provider, by an administrator, at `reset_at` (wall seconds of the database's row)."""
 
@@ -69,7 +82,8 @@ class Reset(msgspec.Struct, frozen=True, tag_field="what", tag="reset"):
     reset_at: _Wall
 
 
-News = Opened | Closed | Rests | Works | Reset
+OfProvider = Unlisted | Listed | Reset
+News = Opened | Closed | Rests | Works | OfProvider
 
 
 def tell(peers: Peers, news: News) -> None:

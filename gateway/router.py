@@ -105,7 +105,15 @@ def providers_of(snapshot: Snapshot) -> Iterable[ProviderSpec]:
 
 def targets_for(view: View, caller: CallerSpec, request: ChatRequest) -> tuple[Target, ...]:
     """Targets in order of preference, at least one. Raises UnknownModel, NotPermitted, InvalidRequest."""
-    return of_right_kind(targets_of(view, caller, request.model), request, request.model)
+    found = of_right_kind(targets_of(view, caller, request.model), request, request.model)
+    return found if len(found) == 1 else doubted_last(found)
+
+
+def doubted_last(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Those whose provider did not give its list of models come after the others; see `gateway.listing`."""
+    if not any(target.runtime.standing.doubt for target in targets):
+        return targets
+    return tuple(sorted(targets, key=lambda target: target.runtime.standing.doubt != ""))
 
 
 def of_right_kind(targets: tuple[Target, ...], request: ChatRequest, alias: str, param: str = "model") -> tuple[Target, ...]:

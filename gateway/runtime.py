@@ -18,7 +18,8 @@ from gateway.adaptive import Adaptive, Observed
 from gateway.breaker import BreakerGate
 from gateway.keypool import MAX_REST_S, Key, KeyPool
 from gateway.limits import Local
-from gateway.news import Closed, News, Opened, Reset, Rests, Works, tell
+from gateway.listing import Standing, spread
+from gateway.news import Closed, Listed, News, Opened, Reset, Rests, Unlisted, Works, tell
 from gateway.rates import Rate, ceil_ms, shared_out
 from gateway.retry import RetryBudget
 from gateway.sharing import places
@@ -67,7 +68,7 @@ class ProviderRuntime:
         self._limits = limits or Local()
         self._machines = machines
         self.adapter: Adapter = adapter_for(spec)
-        self._transport = transport
+        self.bare_transport = transport
         self.transport = trusting(transport, spec.ca_certificates)
         self.clock = clock
         self.slots = self._limits.slots(spec.id)
@@ -77,6 +78,7 @@ class ProviderRuntime:
         self._breakers: dict[tuple[str, str], BreakerGate] = {}
         self._awaited: set[str] = set()
         self._rng = rng or random.Random()
+        self.standing = Standing(clock.monotonic(), spread(self._rng))
         self.retries = RetryBudget(clock.monotonic(), machines * self._limits.workers)
         self._fit_slots()
 
@@ -85,10 +87,11 @@ class ProviderRuntime:
             return
         now = self.clock.monotonic()
         self.adapter = adapter_for(spec)
-        self.transport = trusting(self._transport, spec.ca_certificates)
+        self.transport = trusting(self.bare_transport, spec.ca_certificates)
         moved = (spec.kind, spec.base_url) != (self.spec.kind, self.spec.base_url)
         if moved:
             self._breakers.clear()  # what was learnt was learnt of another server
+            self.standing = Standing(now, spread(self._rng))
         self._set_rate(self._rate_for(spec, None if moved and self._adaptive else self._rate, self.spec, now))
         for breaker in self._breakers.values():
             breaker.apply(spec.breaker)
@@ -202,11 +205,19 @@ class ProviderRuntime:
     def hear(self, news: News) -> None:
         """Of what has happened elsewhere. A key that is not known here is none of ours."""
         now = self.clock.monotonic()
-        if isinstance(news, Reset):
-            if news.reset_at > self._reset_at:
-                self._reset_at = news.reset_at
-                self.reset()
-            return
+        match news:
+            case Reset():
+                if news.reset_at > self._reset_at:
+                    self._reset_at = news.reset_at
+                    self.reset()
+                return
+            case Listed():
+                self.standing.clear()
+                return
+            case Unlisted():
+                if not self.standing.heard(news.reason, now, self.clock.wall()):
+                    self.tell(Listed(self.spec.id))
+                return
         key = self._pool.get(news.key)
         if key is None or (isinstance(news, Opened | Rests) and news.reset_at < self._reset_at):
             return
@@ -222,15 +233,23 @@ class ProviderRuntime:
             case Works():
                 key.works(news.model, now)
 
+    def believe(self) -> None:
+        """The vendor has answered: what spoke against it does not any more, here and elsewhere."""
+        if self.standing.doubt:
+            self.standing.clear()
+            self.tell(Listed(self.spec.id))
+
     def reset(self) -> None:
-        """Closes every breaker and ends every key's rest, as an administrator asked."""
+        """Closes every breaker, ends every key's rest and every doubt, as an administrator asked."""
+        self.standing.clear()
         for gate in self._breakers.values():
             gate.reset()
         for key in self._pool.keys:
             key.rests.clear()
 
     def trouble(self) -> dict[str, Any]:
-        """Breakers that have counted failures and keys that rest, as `providers.states.write` takes them; {} where all is well."""
+        """Breakers that have counted failures, keys that rest and a list that was not given, as `providers.states.write` takes them;
+        {} where all is well."""
         now, wall_s = self.clock.monotonic(), self.clock.wall()
 
         def at(wait_s: float) -> float:
@@ -254,7 +273,9 @@ class ProviderRuntime:
             for model_id, rest in key.rests.items()
             if not model_id or rest.wait_s(now)
         ]
-        return {"breakers": breakers, "rests": rests} if breakers or rests else {}
+        standing = self.standing
+        listing = {"listing": {"reason": standing.doubt, "since": round(standing.since_s)}} if standing.doubt else {}
+        return {"breakers": breakers, "rests": rests, **listing} if breakers or rests or listing else {}
 
     def failing(self, model_id: str) -> bool:
         """Whether every key's last call of this model failed: another call there is a retry, whoever makes it."""

@@ -80,7 +80,8 @@ class Upstream:
         except msgspec.DecodeError as exc:
             raise unreadable(exc) from None
         self._request, self.dropped = request, call.dropped
-        sent_at = runtime.clock.monotonic()
+        standing = runtime.standing
+        sent_at = standing.called_at = runtime.clock.monotonic()
         transport = runtime.transport if left_s is None or left_s <= 0 else _Hurried(runtime.transport, left_s)
         if headers:
             transport = _Labelled(transport, headers)
@@ -94,7 +95,10 @@ class Upstream:
             runtime.learn_from(self._observed, (self.key.id, self._model_id), response)
         if request.stream:
             self.reader = adapter.stream_reader(request)
-        self.vendor_s = runtime.clock.monotonic() - sent_at
+        answered_at = standing.answered_at = runtime.clock.monotonic()
+        if standing.doubt:
+            runtime.believe()
+        self.vendor_s = answered_at - sent_at
 
     async def count(self, request: ChatRequest, model: ModelSpec) -> int:
         """Input tokens by the vendor's own count, instead of an answer; see `ProviderRuntime.counts_tokens`. Raises ProviderError."""

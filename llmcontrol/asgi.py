@@ -39,6 +39,7 @@ from gateway.doors.exchange import Timers  # noqa: E402
 from gateway.doors.http import Gateway  # noqa: E402
 from gateway.doors.idempotent import Idempotency  # noqa: E402
 from gateway.idempotency import Flights  # noqa: E402
+from gateway.listing import Lister  # noqa: E402
 from gateway.manager import Manager  # noqa: E402
 from gateway.pipeline import Pipeline  # noqa: E402
 from gateway.progress import ProgressNotes  # noqa: E402
@@ -110,6 +111,7 @@ class DataPlane:
         self._bank = DatabaseBank(self._journal.token, settings.BUDGET_LEASE_S)
         self._budgets = Budgets(self._bank, clock, lease_s=settings.BUDGET_LEASE_S, timeout_s=settings.BUDGET_TIMEOUT_S)
         self._manager = manager
+        self._lister = Lister(manager.runtimes, self.peers, clock, settings.LIST_INTERVAL_S, settings.LIST_TIMEOUT_S)
         self._tracer = tracing.tracer()
         self._pipeline = Pipeline(
             manager,
@@ -162,6 +164,7 @@ class DataPlane:
         await self.feed.stop()
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
+        await self._lister.stop()
         await self._watcher.stop()
         await self._cache.stop()
         await self._together.stop()
@@ -216,6 +219,7 @@ class DataPlane:
         webhooks_due.connect(self._wake_deliverer)
         self._deliverer.start()
         self._watch.start()
+        self._lister.start()
         self.feed.hub.start()
         if settings.TASK_CONCURRENCY:
             submitted.connect(self._wake)

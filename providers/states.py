@@ -1,4 +1,5 @@
-"""What the gateway's processes have learnt of providers: which breakers are open, which keys rest, why, and until when.
+"""What the gateway's processes have learnt of providers: which breakers are open, which keys rest, why, and until when; and whose
+list of models could not be had.
 
 Each process writes down what is not well (`write`); a provider that nobody speaks of is well. What people see is put
 together from all processes that have written lately (`statuses`).
@@ -26,7 +27,8 @@ _MAX_RECORDS = 5_000
 
 def write(process: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Replaces what `process` said. `found`: by provider id
-    `{"breakers": [{"key", "model", "state", "failures", "reason", "next_try_at"}], "rests": [{"key", "model", "reason", "next_try_at"}]}`,
+    `{"breakers": [{"key", "model", "state", "failures", "reason", "next_try_at"}], "rests": [{"key", "model", "reason", "next_try_at"}],
+    "listing": {"reason", "since"}}`, the last one where there is something to say,
     times in wall seconds. What silent processes left is cleared. Raises DatabaseError."""
     now = timezone.now()
     rows = [ProviderState(process=process, provider_id=provider_id, state=state, updated_at=now) for provider_id, state in found.items()]
@@ -57,6 +59,7 @@ def _status(provider: Provider, said: list[dict[str, Any]], usage: list[tuple[st
         "active": provider.is_active,
         "breaker": max((breaker["state"] for breaker in breakers), key=BREAKER_STATES.index, default="closed"),
         "breakers": breakers,
+        "listing": _listing([state["listing"] for state in said if "listing" in state]),
         "limiter": {
             "type": provider.rate_type,
             "capacity": provider.rate_capacity,
@@ -95,6 +98,14 @@ def _breakers(said: list[dict[str, Any]], keys: Mapping[str, ProviderKey]) -> li
             }
         )
     return found
+
+
+def _listing(words: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Since when the first process has doubted, and what the last one to find out was told; None = nobody doubts."""
+    if not words:
+        return None
+    latest = max(words, key=lambda word: word["since"])
+    return {"reason": latest["reason"], "since": _moment(min(word["since"] for word in words)), "processes": len(words)}
 
 
 def _key(key: ProviderKey, rests: list[dict[str, Any]]) -> dict[str, Any]:

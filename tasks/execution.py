@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from core.config import CallerSpec
-from core.errors import CallerError, GatewayError, InvalidRequest, NotAuthenticated, ProviderNonsense, ServerBusy
+from core.errors import CallerError, GatewayError, InvalidRequest, NotAuthenticated, ProviderNonsense, ProviderPaused, ServerBusy
 from gateway import prompting
 from gateway.client import Llm, Reply, alias_of
 from gateway.doors.http import Gateway
@@ -85,11 +85,29 @@ class Runner:
     def _failed(self, task: Task, error: GatewayError) -> Ending:
         again_at = None
         lasting = not (error.retryable or isinstance(error, ServerBusy | ProviderNonsense) or error.http_status == 429)
-        if not lasting and task.attempts < task.max_attempts:
+        uncalled = self._may_wait(task, error)
+        if uncalled or (not lasting and task.attempts < task.max_attempts):
             wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (task.attempts - 1))
             again_at = self._wall() + max(error.retry_after_s or 0.0, wait_s * self._rng.uniform(0.5, 1))
+            if uncalled:  # one of all that wait is the breaker's trial: the others need not ask in the same moment
+                again_at += self._rng.uniform(0, wait_s)
         code = error.code or ("invalid_request" if error.http_status == 400 else "server_error")
-        return Ending(Status.FAILED, error_code=code, error_message=error.message, request_id=error.request_id, again_at=again_at)
+        return Ending(
+            Status.FAILED,
+            error_code=code,
+            error_message=error.message,
+            request_id=error.request_id,
+            again_at=again_at,
+            counted=not uncalled,
+        )
+
+    def _may_wait(self, task: Task, error: GatewayError) -> bool:
+        """Whether no vendor was called, for the breakers of all are open, and the task has time: until its deadline, or without one as long
+        as its attempts may take in all. Past a deadline the queue ends it."""
+        if not isinstance(error, ProviderPaused) or task.created_at is None:
+            return False
+        until = task.deadline or task.created_at.timestamp() + task.max_attempts * task.timeout_s
+        return self._wall() < until
 
 
 def _options(task: Task) -> dict[str, Any]:

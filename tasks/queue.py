@@ -30,7 +30,8 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """What came of an attempt. `again_at` (wall seconds): it goes back into the queue."""
+    """What came of an attempt. `again_at` (wall seconds): it goes back into the queue, and where it was not `counted`, as if it had not
+    been begun."""
 
     status: Status
     result: Mapping[str, Any] | None = None
@@ -38,6 +39,7 @@ class Ending(msgspec.Struct, frozen=True):
     error_message: str = ""
     request_id: str = ""
     again_at: float | None = None
+    counted: bool = True
 
 
 def moment(wall_s: float) -> datetime:
@@ -85,6 +87,7 @@ def end(claimed: Claim, outcome: Ending, now: float) -> bool:
         "lease_until": 0,
         "worker": "",
         **({"run_after": outcome.again_at} if again else {"finished_at": moment(now)}),
+        **({} if outcome.counted else {"attempts": claimed.task.attempts - 1}),
     }
     with transaction.atomic():
         task = claimed.task

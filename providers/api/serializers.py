@@ -309,6 +309,12 @@ class LatencySerializer(serializers.Serializer):
     p95 = serializers.IntegerField(allow_null=True)
 
 
+class ListingStatusSerializer(serializers.Serializer):
+    reason = serializers.CharField()
+    since = serializers.DateTimeField()
+    processes = serializers.IntegerField(help_text="How many gateway processes say so.")
+
+
 class ProviderStatusSerializer(serializers.Serializer):
     """What those may see who only look."""
 
@@ -317,6 +323,9 @@ class ProviderStatusSerializer(serializers.Serializer):
     active = serializers.BooleanField()
     breaker = serializers.CharField(help_text=f"The worst of all: {', '.join(states.BREAKER_STATES)}.")
     breakers = BreakerStateSerializer(many=True, help_text="Those that are not closed with nothing counted.")
+    listing = ListingStatusSerializer(
+        allow_null=True, help_text="Why its list of models could not be had while no calls went there; null = nothing speaks against it."
+    )
     limiter = LimiterStatusSerializer()
     keys = KeyStatusSerializer(many=True)
     attempts = serializers.IntegerField(help_text="Calls of the last five minutes.")

@@ -79,6 +79,19 @@ def test_stages_come_one_after_the_other_whatever_their_strategies() -> None:
 # What cannot take the request ---------------------------------------------------------------------------------------
 
 
+def test_the_doubted_come_after_the_others_and_before_those_that_stand_in() -> None:
+    stages = (Stage("first"), Stage("then", "quality"), Stage("last", stands_in=True))
+    made = [one("a", doubted=True), one("b"), one("c", 1, quality=90, doubted=True), one("d", 1), one("e", 1, quality=80), one("f", 2)]
+    assert order("", *made, stages=stages) == "bedacf"
+
+
+def test_a_decision_that_was_stored_before_there_were_doubts_reads_as_one_without() -> None:
+    decision = decided(facts("priority", one("a"), one("b")))
+    raw = msgspec.json.decode(stored(decision))
+    raw[9] = [candidate[:-1] for candidate in raw[9]]
+    assert read(msgspec.json.encode(raw).decode()) == decision
+
+
 def test_a_model_that_lacks_something_or_has_no_room_is_rejected_with_the_reason() -> None:
     decision = decided(facts("priority", one("a", lacks="its connection test failed for tools"), one("b", window=99), one("c", window=100)))
     assert decision.order == (2,)
@@ -136,6 +149,7 @@ _candidates = st.builds(
     cost_micros=st.none() | st.integers(0, 10**12),
     expected_s=st.none() | st.floats(0, 1e6, allow_nan=False),
     in_flight=st.integers(0, 5),
+    doubted=st.booleans(),
 )
 _decisions = st.builds(
     Decision,
@@ -169,9 +183,9 @@ def test_every_candidate_is_either_asked_once_or_rejected_with_a_reason(made: De
     assert sorted(decision.order) == sorted(set(decision.order))
     assert len(lines) == len(decision.candidates)
     assert all(line.reason for line in lines)
-    assert [decision.candidates[index].stage for index in decision.order] == sorted(
-        decision.candidates[index].stage for index in decision.order
-    )
+    asked = [decision.candidates[index] for index in decision.order]
+    places = [(decision.stages[each.stage].stands_in, each.doubted, each.stage) for each in asked]
+    assert places == sorted(places)
     usual = [index for index in decision.order if decision.candidates[index].stage < 2]
     fit = [index for index in usual if not rejection(decision.candidates[index], decision)]
     assert not fit or fit == usual

@@ -396,6 +396,7 @@ def test_the_read_only_list(viewer: APIClient, world: World) -> None:
         "active": True,
         "breaker": "closed",
         "breakers": [],
+        "listing": None,
         "limiter": limiter,
         "keys": [key],
         "attempts": 0,
@@ -431,6 +432,15 @@ def test_the_state_is_the_worst_that_any_process_says(viewer: APIClient, world: 
     ]
     assert status["keys"][0]["state"] == "resting"
     assert status["keys"][0]["rests"] == [{"model": "", "reason": "It was refused.", "next_try_at": "2001-09-09T01:47:40Z"}]
+
+
+def test_a_list_that_could_not_be_had_is_told_once_for_all_processes(viewer: APIClient, world: World) -> None:
+    said(world.provider, "p1", listing={"reason": "It timed out.", "since": 1_000_000_000})
+    said(world.provider, "p2", listing={"reason": "It cannot be reached.", "since": 1_000_000_060})
+    said(world.provider, "p3", breakers=[])
+    status = viewer.get("/api/v1/providers/echo/status").json()
+    assert status["listing"] == {"reason": "It cannot be reached.", "since": "2001-09-09T01:46:40Z", "processes": 2}
+    assert status["breaker"] == "closed"
 
 
 def test_what_silent_processes_said_is_ignored_and_cleared(viewer: APIClient, world: World) -> None:

@@ -137,6 +137,23 @@ async def test_which_failures_come_again(monkeypatch: pytest.MonkeyPatch, error:
         assert 1000.5 <= (ending.again_at or 0) <= 1001
 
 
+async def test_an_attempt_that_met_an_open_breaker_alone_is_not_counted_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, runner = bench_of(monkeypatch, ProviderFault("down"), ProviderFault("down"), ProviderFault("down"))
+    runner._gateway.live().max_retries = 0
+    submitted = datetime.fromtimestamp(990, UTC)
+    called = [await runner.run(task(created_at=submitted)) for _ in range(3)]
+    assert [ending.counted for ending in called] == [True] * 3
+    asked = {"attempts": 3, "created_at": submitted, "timeout_s": 5.0}  # its three attempts may take until 1005
+    ending = await runner.run(task(**asked))
+    assert (ending.error_code, ending.counted, len(bench.scripts["a"])) == ("upstream_paused", False, 0)
+    assert ending.again_at is not None
+    assert ending.again_at >= 1010  # when the breaker lets a trial pass
+    for late in ({"timeout_s": 3.0}, {"deadline": 999.0}):
+        ending = await runner.run(task(**{**asked, **late}))
+        assert (ending.status, ending.counted, ending.again_at) == (Status.FAILED, True, None)
+    assert (await runner.run(task(**{**asked, "timeout_s": 3.0, "deadline": 1001.0}))).again_at is not None
+
+
 async def test_a_key_that_is_gone_ends_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     _, runner = bench_of(monkeypatch)
     for gone in (task(key_id="7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f9999"), task(key_id=None)):

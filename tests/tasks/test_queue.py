@@ -47,6 +47,15 @@ def test_a_task_from_end_to_end() -> None:
     assert story(task) == ["queued", "running", "completed"]
 
 
+def test_an_attempt_that_is_not_counted_leaves_the_task_as_if_it_had_not_begun() -> None:
+    submit()
+    (claimed,) = claim()
+    assert queue.end(claimed, Ending(Status.FAILED, error_code="upstream_paused", again_at=NOW + 5, counted=False), NOW + 1)
+    assert claim(at=NOW + 4) == []
+    (again,) = claim(at=NOW + 6)
+    assert (again.task.attempts, again.fence) == (1, 2)
+
+
 def test_higher_priorities_come_first_and_low_ones_come_in_their_time(settings: Any) -> None:
     settings.TASK_AGING_S = 600
     low, normal = submit(asked(priority="low"))[0], submit(asked(priority="normal"))[0]
