@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
@@ -25,6 +26,16 @@ _LOCAL_NAMES = {"localhost", "ip6-localhost", ""}
 def pytest_xdist_setupnodes() -> None:
     """Each process of a parallel run makes a state folder of its own (tests/settings.py), instead of inheriting this one's."""
     os.environ.pop("LLM_STATE_DIR", None)
+
+
+def pytest_sessionstart() -> None:
+    """What twelve thousand tests import and are never leaves, and to look through it for garbage was a third of finding them."""
+    gc.set_threshold(50_000)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -25,12 +25,16 @@ def unique(stem: str) -> str:
 
 
 def until(look: Callable[[], T], what: str, *, timeout_s: float = WAIT_S) -> T:
-    """The first true value of `look`; fails, saying `what` was waited for, after `timeout_s`."""
-    give_up_at = time.monotonic() + timeout_s
+    """The first true value of `look`; fails, saying `what` was waited for, after `timeout_s`.
+
+    The longer it waits, the less often it looks: each look is work for the server that is waited for.
+    """
+    began_at = time.monotonic()
     while not (value := look()):
-        if time.monotonic() > give_up_at:
+        waited_s = time.monotonic() - began_at
+        if waited_s > timeout_s:
             raise AssertionError(f"{what}: not within {timeout_s:g} s; last seen {value!r}")
-        time.sleep(0.01)
+        time.sleep(min(max(0.01, waited_s / 5), 0.1))
     return value
 
 

@@ -38,7 +38,7 @@ import select, sys
 from gateway.config.loader import load
 from gateway.config.publisher import current_version
 versions, snapshot = set(), None
-while not select.select([sys.stdin], [], [], 0)[0]:
+while not select.select([sys.stdin], [], [], 0.01)[0]:
     if snapshot is None or current_version() != snapshot.version:
         fresh = load(None)
         assert fresh.alarms == (), fresh.alarms
