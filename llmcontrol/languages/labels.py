@@ -13,6 +13,7 @@ from django.apps import AppConfig, apps
 from django.conf import settings
 from django.contrib import admin
 from django.db.models import Field, Model
+from django.utils.choices import CallableChoiceIterator
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
@@ -46,7 +47,8 @@ def translate() -> None:
         options.verbose_name = _later(options.verbose_name)
         for field in fields_of(model):
             field.verbose_name, field.help_text = _later(field.verbose_name), _later(field.help_text)
-            if field.choices:
+            # A function stays what migrations name, and looks its labels up itself.
+            if field.choices and not isinstance(field.choices, CallableChoiceIterator):
                 field.choices = [(value, _later(label)) for value, label in field.choices]
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from django.utils.translation import gettext_lazy
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 
 class Kind(NamedTuple):
@@ -31,5 +36,5 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 
 
-def choices() -> list[tuple[str, str]]:
-    return [(name, kind.label) for name, kind in KINDS.items()]
+def choices() -> list[tuple[str, StrOrPromise]]:
+    return [(name, gettext_lazy(kind.label)) for name, kind in KINDS.items()]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from django.utils.translation import gettext_lazy
 
 from telling.channels.base import Channel
 from telling.channels.dingtalk import DingTalk
@@ -11,6 +13,9 @@ from telling.channels.email import Email
 from telling.channels.feishu import Feishu
 from telling.channels.webhook import SignedWebhook
 from telling.channels.wecom import WeCom
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 CHANNELS: Final[Mapping[str, Channel]] = {
     "webhook": SignedWebhook(),
@@ -21,5 +26,5 @@ CHANNELS: Final[Mapping[str, Channel]] = {
 }
 
 
-def choices() -> list[tuple[str, str]]:
-    return [(name, channel.label) for name, channel in CHANNELS.items()]
+def choices() -> list[tuple[str, StrOrPromise]]:
+    return [(name, gettext_lazy(channel.label)) for name, channel in CHANNELS.items()]
