@@ -37,7 +37,7 @@ test-clients: setup ## real clients and independent mocks against a live gateway
 
 schemathesis: setup ## ten thousand cases and more, drawn from the OpenAPI description, against a live gateway (most of an hour)
 	@$(MAKE) -s $(CLIENTS)/.python
-	SCHEMATHESIS_EXAMPLES=100 $(PY) -m pytest tests/clients/test_schemathesis.py $(ARGS)
+	SCHEMATHESIS_EXAMPLES=40 $(PY) -m pytest tests/clients/test_schemathesis.py $(ARGS)
 
 test-kms: setup ## stored secrets under keys of Vault (OpenBao) and AWS KMS (moto), real servers on this machine
 	@$(MAKE) -s $(KMS)/.installed || echo "The key management services could not be installed; their tests are skipped." >&2

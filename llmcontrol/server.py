@@ -18,20 +18,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+import msgspec
 from django.conf import settings
 
 from core.errors import ConfigurationError
 from gateway.sharing.machine_folder import shared_folder
+from llmcontrol import VERSION
 from llmcontrol import http_protocol as protocol
 from llmcontrol.connection_limit import ConnectionLimit
 from llmcontrol.draining import DrainingServer
 from llmcontrol.http_protocol import BoundedConfig, BoundedHttp
+from llmcontrol.nacos import Nacos
 from llmcontrol.supervisor import Bounds, SpawnedWorker, Supervisor
 from llmcontrol.ws_protocol import DrainingSocket
 
@@ -86,8 +90,11 @@ def run(sock: socket.socket, workers: int, log_level: str = "INFO") -> int:
     """
     prepare_process()
     _listen(sock)
-    if workers == 1:
-        return _run_alone(_server(log_level, None), sock)
+    with _announced(sock):
+        return _run_alone(_server(log_level, None), sock) if workers == 1 else _run_many(sock, workers, log_level)
+
+
+def _run_many(sock: socket.socket, workers: int, log_level: str) -> int:
     logging.config.dictConfig(logging_of(log_level))
     grace_s = settings.DRAIN_DELAY_S + settings.SHUTDOWN_GRACE_S
     bounds = Bounds(silence_s=settings.WORKER_SILENCE_S, end_s=grace_s + _END_MARGIN_S)
@@ -97,6 +104,22 @@ def run(sock: socket.socket, workers: int, log_level: str = "INFO") -> int:
     with shared_folder(settings.STATE_DIR, workers, settings.SHARED_LIMITS_BYTES) as folder:
         _share_metrics((folder or settings.STATE_DIR) / "metrics")
         return Supervisor(spawn, workers, bounds, time.monotonic, _forget_metrics, sock.close).run()
+
+
+def _announced(sock: socket.socket) -> AbstractContextManager[None]:
+    """Raises ConfigurationError."""
+    nacos: Nacos | None = settings.NACOS
+    if nacos is None:
+        return nullcontext()
+    from llmcontrol import registration  # a supervisor needs nothing else of what it imports
+
+    host, port = sock.getsockname()[:2]
+    if not nacos.ip and ipaddress.ip_address(host).is_unspecified:
+        raise ConfigurationError(
+            f"NACOS_INSTANCE_IP is not set, and {host} is every address: write the one at which others reach this server"
+        )
+    nacos = msgspec.structs.replace(nacos, ip=nacos.ip or host, port=nacos.port or port)
+    return registration.announced(nacos, VERSION, url_of(sock))
 
 
 def _work(sock: socket.socket, log_level: str, tell: Callable[[bytes], None]) -> None:

@@ -14,7 +14,7 @@ from core.config import DEFAULT_CURRENCY
 from core.errors import ConfigurationError
 from core.money import CURRENCIES, UNKNOWN_CURRENCY
 from gateway.sharing.redis_address import read_address
-from llmcontrol import seeds
+from llmcontrol import nacos, seeds
 from llmcontrol.environment import Environment, load_env_file
 from llmcontrol.theme import UNFOLD as UNFOLD
 from tasks.kinds import KINDS
@@ -254,6 +254,7 @@ MAX_STREAMS = env.integer("LLM_MAX_STREAMS", 400, 1, 100_000)
 MAX_CONTROL_REQUESTS = env.integer("LLM_MAX_CONTROL_REQUESTS", 40, 1, 1000)
 OTLP_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT")
 ZIPKIN_ENDPOINT = env.url("OTEL_EXPORTER_ZIPKIN_ENDPOINT")
+NACOS = nacos.read(env)
 TRACE_RATIO = env.number("OTEL_TRACES_SAMPLER_ARG", 1, 0, 1)
 TRACE_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "llmcontrol")
 REPORTING_CURRENCY = env.text("LLM_CURRENCY") or DEFAULT_CURRENCY

@@ -19,11 +19,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from gateway.config.publisher import current_version
-from llmcontrol import decrypt_health
+from llmcontrol import VERSION, decrypt_health
 from llmcontrol.middleware import STRICT
 from monitoring import metrics
-
-VERSION = "0.1.0"
 
 
 class InfoView(APIView):

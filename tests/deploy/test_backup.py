@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sqlite3
 import tarfile
 import threading
@@ -103,7 +104,8 @@ def test_a_drill(place: Place, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar.gz"
     with LiveServer(place.state_dir, env={**place.env, "LLM_DRAIN_INTERVAL_S": "0.05"}) as live:
         key, model = live.api_key or "", live.model or ""
-        Control(live.base_url, live.admin_token or "", key).new_key()  # something in the audit trail
+        control = Control(live.base_url, live.admin_token or "", key)
+        control.new_key()  # something in the audit trail
         load = Load(live)
         try:
             until(lambda: len(load.answered) >= 20, "twenty answers", timeout_s=60)
@@ -111,6 +113,9 @@ def test_a_drill(place: Place, tmp_path: Path) -> None:
             status, said = place.manage("backup", str(file))
             assert status == 0, said
             assert "The secrets are NOT in it" in said
+            (told,) = control.call("GET", "/api/v1/audit?action=exported")["results"]
+            assert told["actor"].startswith("manage.py backup (")
+            assert told["changes"] == {"what": [None, "a backup"], "where": [None, f"{socket.gethostname()}:{file}"]}
             refused = place.manage("restore", str(file))
             assert refused[0] == 1
             assert "runs on" in refused[1]

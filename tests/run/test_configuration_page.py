@@ -18,7 +18,7 @@ READ_DIRECTLY = {"LLM_STATE_DIR"}
 def variables_read() -> dict[str, list[str]]:
     """Name → the constants that follow it in the call (default, low, high), as the settings have them."""
     found: dict[str, list[str]] = {variable: [] for variable in seeds.KEYS.values()}
-    sources = ((ROOT / "llmcontrol" / name).read_text() for name in ("settings.py", "seeds.py"))
+    sources = ((ROOT / "llmcontrol" / name).read_text() for name in ("settings.py", "seeds.py", "nacos.py"))
     for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
             continue

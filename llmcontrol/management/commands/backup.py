@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from django.db import DatabaseError
 
 from llmcontrol import backup
 from llmcontrol.database_copy import CopyFailed
+from monitoring import audit
+from monitoring.models import AuditEvent
 
 
 class Command(BaseCommand):
@@ -34,6 +37,7 @@ class Command(BaseCommand):
             backup.make(file, secrets=options["include_secrets"])
         except (backup.BackupRefused, CopyFailed, DatabaseError, OSError) as exc:
             raise CommandError(f"There is no backup: {exc}.") from exc
+        self._record(file, options["include_secrets"])
         self.stdout.write(
             f"{file}: {file.stat().st_size / 1e6:.1f} MB, with the database, the journal of this machine and the audit checkpoints."
         )
@@ -43,3 +47,11 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"The secrets are NOT in it. Keep {settings.STATE_DIR / 'settings.env'}, or wherever they come from, elsewhere."
             )
+
+    def _record(self, file: Path, secrets: bool) -> None:
+        """A backup is wanted most where not much can be written any more: it is kept all the same."""
+        what = "a backup, with the secrets" if secrets else "a backup"
+        try:
+            audit.record(AuditEvent.Action.EXPORTED, changes={"what": (None, what), "where": (None, f"{socket.gethostname()}:{file}")})
+        except DatabaseError as exc:
+            self.stderr.write(f"The backup is made, but the audit trail does not tell of it: {exc}")
