@@ -69,6 +69,7 @@ UNFOLD: Final[dict[str, Any]] = {
                     _entry("Models", "neurology", "models_registry.llmmodel"),
                     _entry("Routes", "alt_route", "models_registry.route"),
                     _entry("Prompts", "edit_note", "models_registry.prompttemplate"),
+                    _entry("Task types", "category", "tasks.tasktype"),
                     _entry("Exchange rates", "currency_exchange", "models_registry.exchangerate"),
                 ],
             },
