@@ -80,7 +80,7 @@ def template_of(row: TaskType, data: Mapping[str, Any]) -> dict[str, Any]:
 def options_of(row: TaskType) -> dict[str, Any]:
     """Of the chat call, where the task says nothing else."""
     said = {"temperature": row.temperature, "max_tokens": row.max_tokens}
-    options = {name: value for name, value in said.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     if row.result_schema is not None:
         options[_FORMAT] = {"type": "json_schema", "json_schema": {"name": row.name, "schema": row.result_schema}}
     return options

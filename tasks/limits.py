@@ -56,11 +56,10 @@ def next_in_line(left: Sequence[Task]) -> Iterable[Task]:
 
 
 def _bounds(kinds: Iterable[str] | None = None) -> Mapping[str, int]:
-    """The lesser of what setting and row say. `kinds`: those alone are asked for; None = all."""
+    """Of shipped types the setting says it, of added ones their rows. `kinds`: of these, where they were added; None = of all."""
     bounds: Mapping[str, int] = settings.TASK_LIMITS
     rows = TaskType.objects.filter(max_concurrency__isnull=False).order_by()
     if kinds is not None:
         added = set(kinds) - KINDS.keys()
         rows = rows.filter(name__in=added) if added else rows.none()
-    of_rows = dict(rows.values_list("name", "max_concurrency"))
-    return bounds | {name: min(most, bounds.get(name, most)) for name, most in of_rows.items()}
+    return {**bounds, **{name: most for name, most in rows.values_list("name", "max_concurrency") if most}}

@@ -53,7 +53,7 @@ class TaskType(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(1_000_000)],
-        help_text="Tasks of this type at once over all workers; LLM_TASK_LIMITS may say less. Empty: no bound.",
+        help_text="Tasks of this type at once over all workers. Empty: no bound.",
     )
     is_active = models.BooleanField("active", default=True, help_text="Off: no more tasks of it are taken; those that wait are done.")
     created_at = models.DateTimeField(auto_now_add=True)

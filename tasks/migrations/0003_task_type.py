@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 ('max_tokens', models.PositiveIntegerField(blank=True, help_text='Of the answer. Empty: no bound.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(10000000)])),
                 ('temperature', models.FloatField(blank=True, help_text="0 to 2. Empty: the model's own.", null=True, validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(2)])),
                 ('timeout_s', models.FloatField(blank=True, help_text='Seconds for one attempt. Empty: LLM_TASK_TIMEOUT.', null=True, validators=[django.core.validators.MinValueValidator(0.1)], verbose_name='timeout')),
-                ('max_concurrency', models.PositiveIntegerField(blank=True, help_text='Tasks of this type at once over all workers; LLM_TASK_LIMITS may say less. Empty: no bound.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000000)])),
+                ('max_concurrency', models.PositiveIntegerField(blank=True, help_text='Tasks of this type at once over all workers. Empty: no bound.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000000)])),
                 ('is_active', models.BooleanField(default=True, help_text='Off: no more tasks of it are taken; those that wait are done.', verbose_name='active')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('updated_at', models.DateTimeField(auto_now=True)),

@@ -180,7 +180,7 @@ def test_a_type_that_changes_or_ends_changes_no_task_that_waits(triage: TaskType
     assert shape.decode(RIGHT) == {"mood": "good"}
 
 
-def test_its_places_are_bounded_by_its_row_and_by_the_setting(triage: TaskType, settings: Any) -> None:
+def test_its_places_are_bounded_by_its_row_and_with_all_others(triage: TaskType, settings: Any) -> None:
     TaskType.objects.filter(pk=triage.pk).update(max_concurrency=2)
     submit(5)
     first = queue.claim("w", 10, NOW + 1, 20.0)
@@ -189,7 +189,7 @@ def test_its_places_are_bounded_by_its_row_and_by_the_setting(triage: TaskType, 
     assert queue.end(first[0], Ending(Status.COMPLETED, result={}), NOW + 2)
     assert len(queue.claim("w", 10, NOW + 3, 20.0)) == 1
     assert queue.end(first[1], Ending(Status.COMPLETED, result={}), NOW + 4)
-    settings.TASK_LIMITS = {"triage": 1}
+    settings.TASK_LIMITS = {"*": 1}
     assert queue.claim("w", 10, NOW + 5, 20.0) == []
 
 
