@@ -86,7 +86,7 @@ bench: setup ## measure the gateway on one core, beside a bare relay
 bench-gate: setup ## the short measurement that fails beyond its gates
 	$(PY) -m bench.run --quick --gate $(ARGS)
 
-bench-tasks: setup ## ten thousand queued tasks: throughput, queue delay, memory (ARGS="--tasks N --database URL")
+bench-tasks: setup ## ten thousand queued tasks: throughput, queue delay, memory (ARGS="--tasks N --workers N --database URL")
 	$(PY) -m bench.tasks $(ARGS)
 
 bench-logs: setup ## lists and sums over five million requests (ARGS="--rows N --database URL")

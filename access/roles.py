@@ -28,6 +28,7 @@ _CONFIGURATION_VIEWS = (
     _each("view", "providers", "provider", "providerkey")
     | _each("view", "models_registry", "llmmodel", "route", "prompttemplate", "price", "exchangerate")
     | _each("view", "access", "team", "teammember", "grant", "apikey", "budget")
+    | _each("view", "tasks", "tasktype")
     | _each("view", "telling", "webhooksecret", "alertrule", "alertchannel")
 )
 _OWN_TOKENS = _each("view add change", "access", "personaltoken")
@@ -39,6 +40,7 @@ _OPERATING = (
     | _each("change", "providers", "providerkey")
     | _each("add change", "models_registry", "llmmodel", "route", "prompttemplate")
     | _each("view change", "tasks", "task")
+    | _each("add change", "tasks", "tasktype")
     | _each("replay", "telling", "webhook")
     | _each("test", "telling", "alertchannel")
 )
@@ -51,6 +53,7 @@ _ADMINISTERING = (
     | _each("view add change", "auth", "user")
     | _each("view", "auth", "group")
     | _each("add", "tasks", "task")
+    | _each("add change delete", "tasks", "tasktype")
     | _each("view", "monitoring", "auditevent")
     | _each("add delete", "telling", "webhooksecret")
     | _each("add change delete", "telling", "alertrule", "alertchannel")
@@ -63,7 +66,7 @@ ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _OPERATING | _ADMINISTERING,
     ),
     OPERATOR: (
-        "Keeps it running: tests and syncs providers, switches them, models, routes and prompts. No keys, no money, no people.",
+        "Keeps it running: tests and syncs providers, switches them, models, routes, prompts, task types. No keys, no money, no people.",
         _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING,
     ),
     AUDITOR: (

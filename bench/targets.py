@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ from bench.processes import BenchFailed, Process, start
 
 ROOT = Path(__file__).resolve().parent.parent
 _READY_S = 15
-_QUICKSTART_S = 180
+_QUICKSTART_S, _WORKER_S = 180, 60
 _REST_TIMEOUT_S = 30
 _RELAY_KEY = "sk-bench-relay"
 # Every limit is on and is asked about on each request; none is so low that it refuses.
@@ -96,7 +97,7 @@ def start_gateway(
     """`manage.py quickstart` on an empty state folder, then configured over REST as an admin would."""
     command = [sys.executable, str(ROOT / "manage.py"), "quickstart"]
     command += ["--model", "none", "--json", "--port", "0", "--state-dir", str(state), "--workers", "1"]
-    process = start("gateway", command, core, folder, _environment(stub.port, state) | (env or {}))
+    process = start("gateway", command, core, folder, environment(stub.port, state) | (env or {}))
     try:
         line = process.line(_QUICKSTART_S)
         told = json.loads(line)
@@ -110,6 +111,19 @@ def start_gateway(
     return gateway
 
 
+def start_worker(number: int, stub: Target, core: int, folder: Path, state: Path, concurrency: int, env: Mapping[str, str]) -> Process:
+    """`manage.py worker` on the state folder of a gateway. Returns when it is ready."""
+    command = [sys.executable, str(ROOT / "manage.py"), "worker", "--concurrency", str(concurrency)]
+    process = start(f"worker-{number}", command, core, folder, environment(stub.port, state) | env)
+    give_up_at = time.monotonic() + _WORKER_S
+    while "the worker is ready" not in process.log.read_text(errors="replace"):
+        if process.popen.poll() is not None or time.monotonic() > give_up_at:
+            process.stop()
+            raise BenchFailed(f"{process.name} did not get ready. The end of {process.log}:\n{process.log_tail()}")
+        time.sleep(0.1)
+    return process
+
+
 def _ready(process: Process, key: str) -> Target:
     try:
         return Target(process.name, process, f"http://127.0.0.1:{int(process.line(_READY_S))}", key)
@@ -118,7 +132,7 @@ def _ready(process: Process, key: str) -> Target:
         raise
 
 
-def _environment(stub_port: int, state: Path) -> dict[str, str]:
+def environment(stub_port: int, state: Path) -> dict[str, str]:
     """A clean one: what the developer has set for a gateway of his own must not change the figures."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if name in os.environ}
     return kept | {"OUTBOUND_ALLOW": f"127.0.0.0/8:{stub_port}", "LLM_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,5 @@
-"""`make bench-tasks`: ten thousand queued tasks against the vendor's stub, on an empty installation.
+"""`make bench-tasks`: ten thousand queued tasks against the vendor's stub, on an empty installation: the serving process works on them,
+or processes of `manage.py worker` do.
 
 What is measured and how: docs/benchmarks.md. Exit status: 0 = measured, 2 = the run could not give figures.
 """
@@ -24,8 +25,8 @@ from statistics import quantiles
 from typing import Any
 
 from bench.load import JSON_C1
-from bench.processes import BenchFailed, cores, rss_mb
-from bench.targets import ROOT, Target, start_gateway, start_stub
+from bench.processes import BenchFailed, Process, cores, rss_mb
+from bench.targets import ROOT, Target, start_gateway, start_stub, start_worker
 
 VAR = ROOT / "var" / "bench"
 _BATCH = 1000
@@ -38,8 +39,9 @@ _LEVELS = ("urgent", "high", "normal", "low")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.tasks", description=__doc__)
     parser.add_argument("--tasks", type=int, default=10_000)
-    parser.add_argument("--concurrency", type=int, default=200, help="LLM_MAX_WORKERS")
+    parser.add_argument("--concurrency", type=int, default=200, help="tasks at once in each process that works on them")
     parser.add_argument("--database", default="", help="postgres://…: the distributed engine, on an empty database")
+    parser.add_argument("--workers", type=int, default=0, help="so many `manage.py worker` instead of the serving process")
     options = parser.parse_args(argv)
     VAR.mkdir(parents=True, exist_ok=True)
     try:
@@ -54,44 +56,56 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measured(stack: ExitStack, options: argparse.Namespace) -> dict[str, Any]:
-    gateway = _started(stack, options)
+    gateway, workers = _started(stack, options)
     key = _key(gateway)
-    with _memory(gateway) as memory:
-        idle_mb, cpu_before_s, began = memory[-1], gateway.process.cpu_s(), time.monotonic()
+    busy = [worker.pid for worker in workers] or [gateway.process.listener(gateway.port)]
+    with _memory(busy) as memory:
+        idle_mb, began = memory[-1], time.monotonic()
+        cpu_before_s = [process.cpu_s() for process in (gateway.process, *workers)]
         submitted_s = _submit(gateway, key, options.tasks)
         _wait(gateway, options)
-        took_s, cpu_s = time.monotonic() - began, gateway.process.cpu_s() - cpu_before_s
+        took_s = time.monotonic() - began
+        cpu_s = [process.cpu_s() - before for process, before in zip((gateway.process, *workers), cpu_before_s, strict=True)]
     rows = _rows(gateway, options, "SELECT priority, created_at, started_at, status, attempts FROM tasks_task")
     done = [row for row in rows if row[3] == "completed"]
     if len(done) != options.tasks or any(row[4] != 1 for row in rows):
-        raise BenchFailed(f"{len(done)} of {options.tasks} tasks were completed in one attempt each")
+        again = sum(row[4] != 1 for row in rows)
+        raise BenchFailed(f"{len(done)} of {options.tasks} tasks were completed, and {again} took more than one attempt")
     return {
         "engine": "procrastinate on PostgreSQL" if options.database else "embedded, SQLite",
         "tasks": options.tasks,
         "at_once": options.concurrency,
+        "workers": options.workers,
         "took_s": round(took_s, 1),
         "submitted_s": round(submitted_s, 1),
         "tasks_per_s": round(options.tasks / took_s, 1),
-        "cpu_ms_per_task": round(1000 * cpu_s / options.tasks, 2),
+        "cpu_ms_per_task": round(1000 * sum(cpu_s) / options.tasks, 2),
+        "cpu_ms_per_task_of_workers": round(1000 * sum(cpu_s[1:]) / options.tasks, 2),
         "rss_mb_idle": round(idle_mb, 1),
         "rss_mb_peak": round(max(memory), 1),
         "delay_s": {level: _delays(done, number) for number, level in enumerate(_LEVELS)},
     }
 
 
-def _started(stack: ExitStack, options: argparse.Namespace) -> Target:
+def _started(stack: ExitStack, options: argparse.Namespace) -> tuple[Target, list[Process]]:
+    """The server, and the workers where the server does not work on tasks itself: on its core and the other one, in turn."""
     core, other = cores()
     stub = start_stub(other, VAR)
     stack.callback(stub.process.stop)
     state = Path(tempfile.mkdtemp(prefix="tasks-", dir=VAR))
     stack.callback(shutil.rmtree, state, ignore_errors=True)
     print("starting the gateway on an empty state folder …", file=sys.stderr)
-    env = {"LLM_MAX_WORKERS": str(options.concurrency), "LLM_MAX_QUEUE_SIZE": str(options.tasks)}
+    served = 0 if options.workers else options.concurrency
+    env = {"LLM_MAX_WORKERS": str(served), "LLM_MAX_QUEUE_SIZE": str(options.tasks)}
     if options.database:
         env["DATABASE_URL"] = options.database
     gateway = start_gateway(stub, [JSON_C1], core, VAR, state, env)
     stack.callback(gateway.process.stop)
-    return gateway
+    workers = []
+    for number in range(options.workers):
+        workers.append(start_worker(number + 1, stub, (core, other)[number % 2], VAR, state, options.concurrency, env))
+        stack.callback(workers[-1].stop)
+    return gateway, workers
 
 
 def _key(gateway: Target) -> str:
@@ -148,14 +162,14 @@ def _seconds(moment: Any) -> float:
 
 
 @contextlib.contextmanager
-def _memory(gateway: Target) -> Iterator[list[float]]:
-    """Of the serving process, in 10^6 bytes, five times a second."""
-    pid, enough = gateway.process.listener(gateway.port), threading.Event()
-    seen = [rss_mb(pid)]
+def _memory(pids: Sequence[int]) -> Iterator[list[float]]:
+    """Of the largest of these processes, in 10^6 bytes, five times a second."""
+    enough = threading.Event()
+    seen = [max(map(rss_mb, pids))]
 
     def watch() -> None:
         while not enough.wait(0.2):
-            seen.append(rss_mb(pid))
+            seen.append(max(map(rss_mb, pids)))
 
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
@@ -167,10 +181,12 @@ def _memory(gateway: Target) -> Iterator[list[float]]:
 
 
 def _print(figures: dict[str, Any]) -> None:
-    print(f"{figures['tasks']} tasks, {figures['at_once']} at once, {figures['engine']}")
+    by = f"{figures['workers']} worker processes" if figures["workers"] else "the serving process"
+    print(f"{figures['tasks']} tasks, {figures['at_once']} at once in {by}, {figures['engine']}")
     took = f"{figures['took_s']:.1f} s, of which submitting {figures['submitted_s']:.1f} s"
     print(f"  throughput         {figures['tasks_per_s']:8.1f} tasks/s ({took})")
-    print(f"  CPU                {figures['cpu_ms_per_task']:8.2f} ms per task")
+    workers_ms = f", of which the workers {figures['cpu_ms_per_task_of_workers']:.2f}" if figures["workers"] else ""
+    print(f"  CPU                {figures['cpu_ms_per_task']:8.2f} ms per task{workers_ms}")
     print(f"  memory             {figures['rss_mb_idle']:8.1f} MB idle, {figures['rss_mb_peak']:.1f} MB at most")
     print("  queue delay, s          p50      p95      max")
     for level, delay in figures["delay_s"].items():

@@ -23,6 +23,12 @@ class _Said(Protocol):
     def text(self) -> str: ...
 
 
+class Decoder(Protocol):
+    def decode(self, text: str, /) -> Any:
+        """Raises msgspec.DecodeError."""
+        ...
+
+
 class _Model(Protocol[_R]):
     async def chat(self, messages: Any, **options: Any) -> _R: ...
 
@@ -79,7 +85,7 @@ class _Task:
 
 
 async def shaped(
-    llm: _Model[_R], messages: list[dict[str, str]], decoder: msgspec.json.Decoder[Any], name: str, options: Mapping[str, Any]
+    llm: _Model[_R], messages: list[dict[str, str]], decoder: Decoder, name: str, options: Mapping[str, Any]
 ) -> tuple[_R, Any]:
     """(the model's last reply, what it says in the decoder's type). An answer of another shape is shown to the model once more.
 

@@ -72,6 +72,7 @@ UNFOLD: Final[dict[str, Any]] = {
                     _entry(_("Models"), "neurology", "models_registry.llmmodel"),
                     _entry(_("Routes"), "alt_route", "models_registry.route"),
                     _entry(_("Prompts"), "edit_note", "models_registry.prompttemplate"),
+                    _entry(_("Task types"), "category", "tasks.tasktype"),
                     _entry(_("Exchange rates"), "currency_exchange", "models_registry.exchangerate"),
                 ],
             },

@@ -1,4 +1,4 @@
-"""Tasks, to look at and to cancel."""
+"""Tasks, to look at and to cancel; and the types of them that people add."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from monitoring.columns import display
 from monitoring.pages import Pages, ReadOnly
 from tasks import queue, service
 from tasks.engine import distributed
-from tasks.models import Task
+from tasks.forms import TaskTypeForm
+from tasks.models import Task, TaskType
 from tasks.states import Status
 
 _COLOURS = {"queued": "info", "running": "warning", "completed": "success", "failed": "danger", "cancelled": "", "expired": "danger"}
@@ -90,6 +91,27 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("tasks.change_task")
+
+
+@admin.register(TaskType)
+class TaskTypeAdmin(ModelAdmin):
+    form = TaskTypeForm
+    list_display = ("name", "active", "prompt", "description")
+    list_filter = ("is_active",)
+    search_fields = ("name", "description", "prompt")
+    fieldsets = (
+        (None, {"fields": ("name", "description", "is_active")}),
+        ("What it asks, and what it answers", {"fields": (("prompt", "prompt_version"), "result_schema")}),
+        ("Where a task says nothing else", {"fields": ("model", ("max_tokens", "temperature"), "timeout_s")}),
+        ("Limits", {"fields": ("max_concurrency",)}),
+    )
+
+    @display(description="Status", label={"on": "success", "off": "danger"})
+    def active(self, row: TaskType) -> str:
+        return "on" if row.is_active else "off"
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("name",) if obj else ()
 
 
 def _in_short(task: Task) -> str:

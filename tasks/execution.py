@@ -16,7 +16,8 @@ from gateway.client import Llm, Reply, alias_of
 from gateway.doors.http import Gateway
 from gateway.functions import shaped
 from gateway.router import AUTO, View, default_alias, route_for, targets_of
-from tasks.kinds import KINDS, Answer, Kind
+from tasks.added import AddedKind, kind_of
+from tasks.kinds import Kind
 from tasks.models import Task
 from tasks.queue import Ending
 from tasks.states import Status
@@ -39,7 +40,7 @@ class Runner:
         """Never raises but for cancellation: what went wrong is how the attempt ended."""
         request_id = ""
         try:
-            kind = KINDS[task.kind]
+            kind = kind_of(task)
             llm = Llm(self._gateway, lambda view: caller_of(view, task), await self._model(task), task_type=task.kind)
             reply, result = await self._answer(llm, kind, task)
             request_id = reply.request_id
@@ -65,13 +66,13 @@ class Runner:
                     raise
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _answer(self, llm: Llm, kind: Kind, task: Task) -> tuple[Reply, dict[str, Any]]:
+    async def _answer(self, llm: Llm, kind: Kind | AddedKind, task: Task) -> tuple[Reply, dict[str, Any]]:
         messages = kind.messages(task.prompt, task.data)
         options = {**kind.wishes(task.data), **_options(task)}
-        if kind.result is Answer:
+        decoder = kind.decoder(task.data)
+        if decoder is None:
             reply = await llm.chat(messages, **options)
             return reply, {"text": reply.text}
-        decoder = msgspec.json.Decoder(kind.shape(task.data))
         try:
             reply, result = await shaped(llm, messages, decoder, kind.name, options)
         except InvalidRequest as refused:

@@ -180,6 +180,10 @@ class Kind(msgspec.Struct, frozen=True):
         made: type[msgspec.Struct] = self.result.of(data) if hasattr(self.result, "of") else self.result
         return made
 
+    def decoder(self, data: Mapping[str, Any]) -> msgspec.json.Decoder[Any] | None:
+        """Of what the model has to answer; None = whatever it says is the result."""
+        return None if self.result is Answer else msgspec.json.Decoder(self.shape(data))
+
     def read(self, answer: msgspec.Struct) -> dict[str, Any]:
         """The result that an answer of that shape says."""
         said: dict[str, Any] = msgspec.to_builtins(answer)

@@ -1,4 +1,7 @@
-"""How many tasks may run at once over all workers: of each type, and in all (LLM_TASK_LIMITS). Counted in the transaction that claims."""
+"""How many tasks may run at once over all workers: of each type (LLM_TASK_LIMITS, and the rows of types that were added), and in all.
+
+Counted in the transaction that claims.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Count, QuerySet
 
-from tasks.models import Task
+from tasks.kinds import KINDS
+from tasks.models import Task, TaskType
 from tasks.states import Status
 
 ALL = "*"
@@ -43,7 +47,7 @@ def admitted(due: QuerySet[Task], most: int) -> list[Task]:
 
 def next_in_line(left: Sequence[Task]) -> Iterable[Task]:
     """Tasks that wait for a place which these have left, so that their workers are told: one for each."""
-    bounds = _bounds()
+    bounds = _bounds(row.kind for row in left)
     waiting = Task.objects.filter(status=Status.QUEUED).exclude(pk__in=[row.pk for row in left]).order_by("rank")
     for name in bounds:
         places = sum(1 for row in left if name in (row.kind, ALL))
@@ -51,6 +55,11 @@ def next_in_line(left: Sequence[Task]) -> Iterable[Task]:
             yield from (waiting if name == ALL else waiting.filter(kind=name))[:places]
 
 
-def _bounds() -> Mapping[str, int]:
+def _bounds(kinds: Iterable[str] | None = None) -> Mapping[str, int]:
+    """Of shipped types the setting says it, of added ones their rows. `kinds`: of these, where they were added; None = of all."""
     bounds: Mapping[str, int] = settings.TASK_LIMITS
-    return bounds
+    rows = TaskType.objects.filter(max_concurrency__isnull=False).order_by()
+    if kinds is not None:
+        added = set(kinds) - KINDS.keys()
+        rows = rows.filter(name__in=added) if added else rows.none()
+    return {**bounds, **{name: most for name, most in rows.values_list("name", "max_concurrency") if most}}

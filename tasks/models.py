@@ -1,16 +1,105 @@
-"""Tasks: the row is the truth, whoever works on it."""
+"""Tasks: the row is the truth, whoever works on it; and the types that administrators add."""
 
 from __future__ import annotations
 
 import uuid
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
 from access.models import ApiKey
+from models_registry.models import PromptTemplate
+from tasks import schemas
+from tasks.kinds import KINDS
 from tasks.states import Priority, Status
 
 PREFIX = "task_"
+_TYPE_NAME = RegexValidator(r"\A[A-Za-z][A-Za-z0-9_-]*\Z", "Use letters, digits, _ and -; start with a letter.")
+
+
+class TaskType(models.Model):
+    """A type of tasks beside the shipped ones (`tasks.kinds`). Tasks take with them what it says when they are submitted: `tasks.added`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(
+        max_length=60,
+        unique=True,
+        validators=[_TYPE_NAME],
+        help_text="What callers write as the task's type. It stays: routes, limits and records know the type by it.",
+    )
+    description = models.CharField(max_length=500, blank=True, help_text="For people: what such tasks are for.")
+    prompt = models.CharField(max_length=100, help_text="Name of a prompt template; its variables are the data of the task.")
+    prompt_version = models.CharField(
+        max_length=60, blank=True, help_text="A number or a label, e.g. production. Empty: the one that requests without a version get."
+    )
+    result_schema = models.JSONField(
+        null=True, blank=True, help_text="JSON schema that every result follows, an object. Empty: the result is a text."
+    )
+    model = models.CharField(
+        max_length=300, blank=True, help_text="Name of a model or route. Empty: the route that has this type, else the key's default."
+    )
+    max_tokens = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(10_000_000)], help_text="Of the answer. Empty: no bound."
+    )
+    temperature = models.FloatField(
+        null=True, blank=True, validators=[MinValueValidator(0), MaxValueValidator(2)], help_text="0 to 2. Empty: the model's own."
+    )
+    timeout_s = models.FloatField(
+        "timeout", null=True, blank=True, validators=[MinValueValidator(0.1)], help_text="Seconds for one attempt. Empty: LLM_TASK_TIMEOUT."
+    )
+    max_concurrency = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(1_000_000)],
+        help_text="Tasks of this type at once over all workers. Empty: no bound.",
+    )
+    is_active = models.BooleanField("active", default=True, help_text="Off: no more tasks of it are taken; those that wait are done.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = "task type"
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def version(self) -> int | str | None:
+        """Of the prompt, as requests name it."""
+        if not self.prompt_version:
+            return None
+        return int(self.prompt_version) if self.prompt_version.isascii() and self.prompt_version.isdecimal() else self.prompt_version
+
+    def clean(self) -> None:
+        """Runs for admin, REST and shell alike. Raises ValidationError by field."""
+        refused = {"name": self._name_refusal(), "prompt": self._prompt_refusal()}
+        refused["prompt_version"] = "" if refused["prompt"] else self._version_refusal()
+        refused["result_schema"] = "" if self.result_schema is None else schemas.refusal(self.result_schema)
+        if self.timeout_s is not None and self.timeout_s > settings.MAX_TASK_TIMEOUT_S:
+            refused["timeout_s"] = f"A task may take {settings.MAX_TASK_TIMEOUT_S:g} s at most."
+        if found := {field: sentence for field, sentence in refused.items() if sentence}:
+            raise ValidationError(found)
+
+    def _name_refusal(self) -> str:
+        if self.name in KINDS:
+            return f"There is a shipped type of this name ({', '.join(KINDS)}): choose another."
+        if not self._state.adding and not TaskType.objects.filter(pk=self.pk, name=self.name).exists():
+            return "A type keeps its name: routes, limits and records know it by that. Add another type, and switch this one off."
+        return ""
+
+    def _prompt_refusal(self) -> str:
+        there = PromptTemplate.objects.filter(name=self.prompt).exists()
+        return "" if there else f"There is no prompt called {self.prompt!r}: make it first, under Prompts."
+
+    def _version_refusal(self) -> str:
+        try:
+            there = PromptTemplate.objects.get(name=self.prompt).spec().version(self.version) is not None
+        except ValueError as fault:
+            return f"The prompt cannot be read: {fault}"
+        return "" if there else f"The prompt {self.prompt!r} has no version {self.prompt_version or 'for requests that name none'!r}."
 
 
 class Task(models.Model):

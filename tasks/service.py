@@ -18,8 +18,8 @@ from core.errors import CallerLimited, GatewayError, InvalidRequest
 from core.shapes import known
 from gateway import prompting
 from tasks import limits, queue
-from tasks.kinds import KINDS
-from tasks.models import Task
+from tasks.added import Types, options_of, template_of
+from tasks.models import Task, TaskType
 from tasks.signals import submitted, submitting
 from tasks.states import PRIORITIES, Status
 
@@ -75,10 +75,9 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
     config: Config = msgspec.field(default_factory=Config)
     callback_url: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
-    def check(self) -> None:
+    def check(self, types: Types) -> None:
         """Raises InvalidRequest with the field in `param`."""
-        if self.type not in KINDS:
-            raise InvalidRequest(f"Unknown task type {self.type[:60]!r}; there are {', '.join(KINDS)}.", param="type")
+        types.row(self.type)
         if self.priority not in PRIORITIES:
             raise InvalidRequest(f"Unknown priority {self.priority[:60]!r}; use low, normal, high or urgent.", param="priority")
         longest = settings.MAX_TASK_TIMEOUT_S
@@ -86,7 +85,7 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
             raise InvalidRequest(f"A task may take {longest:g} s at most.", param="config.timeout")
         if isinstance(self.prompt, dict):
             prompting.check(self.prompt)
-        KINDS[self.type].checked(self.prompt, self.data)
+        types.check(self.type, self.prompt, self.data)
 
 
 known(Submission)
@@ -99,11 +98,14 @@ class Submitter(msgspec.Struct, frozen=True):
     user: Any = None
 
 
-def read(body: Any, *, where: str = "") -> Submission:
-    """A submission of decoded JSON, checked. `where` is put before the field's name. Raises InvalidRequest."""
+def read(body: Any, *, where: str = "", types: Types | None = None) -> Submission:
+    """A submission of decoded JSON, checked. `where` is put before the field's name; `types` is one for all tasks of a batch.
+
+    Raises InvalidRequest.
+    """
     try:
         found = msgspec.convert(body, Submission)
-        found.check()
+        found.check(types or Types())
     except msgspec.ValidationError as exc:
         sentence, _, path = str(exc).partition(" - at `$")
         field = path.rstrip("`").lstrip(".") or _named(sentence)
@@ -123,13 +125,13 @@ def submit(
 ) -> list[Task]:
     """All of them, or none. With an idempotency key that was used before, the task of then.
 
-    Raises QueueFull, TooLate, KeyReused, and what receivers of `submitting` raise.
+    Raises QueueFull, TooLate, KeyReused, InvalidRequest where a type is gone by now, and what receivers of `submitting` raise.
     """
     fingerprint = _fingerprint(submissions) if idempotency_key else ""
     if idempotency_key and (before := _before(by, idempotency_key, fingerprint)):
         return before
-    now = clock()
-    rows = [_row(each, by, now) for each in submissions]
+    now, types = clock(), Types()
+    rows = [_row(each, by, now, types.row(each.type)) for each in submissions]
     if len(rows) > 1:
         batch = uuid.uuid4()
         for row in rows:
@@ -150,18 +152,19 @@ def submit(
     return rows
 
 
-def _row(asked: Submission, by: Submitter, now: float) -> Task:
+def _row(asked: Submission, by: Submitter, now: float, added: TaskType | None) -> Task:
+    """`added`: its type, where it is none of the shipped."""
     config, priority = asked.config, PRIORITIES[asked.priority]
     text, template = (asked.prompt, None) if isinstance(asked.prompt, str) else ("", asked.prompt)
     return Task(
         kind=asked.type,
         prompt=text,
-        template=template,
-        data=asked.data,
+        template=template if added is None else template_of(added, asked.data),
+        data=asked.data if added is None else {},
         priority=priority,
-        model=config.model,
-        options=config.options(),
-        timeout_s=config.timeout or settings.TASK_TIMEOUT_S,
+        model=config.model or (added.model if added else ""),
+        options={**(options_of(added) if added else {}), **config.options()},
+        timeout_s=config.timeout or (added and added.timeout_s) or settings.TASK_TIMEOUT_S,
         max_attempts=config.max_attempts,
         callback_url=asked.callback_url,
         key=by.key,

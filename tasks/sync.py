@@ -21,6 +21,7 @@ from gateway.doors.body import Receive, Scope
 from monitoring.threads import in_thread
 from tasks import queue
 from tasks.endings import Endings
+from tasks.kinds import KINDS
 from tasks.models import PREFIX, Task
 from tasks.service import shown
 from tasks.states import Status
@@ -54,7 +55,7 @@ class ProcessSync:
             return
         task_id = str(json.loads(said)["task_id"]).removeprefix(PREFIX)
         kept = any(name == b"idempotency-key" for name, _ in scope["headers"])
-        await self._answer(receive, send, task_id, _timeout_s(body), kept)
+        await self._answer(receive, send, task_id, await _timeout_s(body, task_id), kept)
 
     async def _submitted(self, scope: Scope, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """(status, headers, body) of POST /api/v1/tasks."""
@@ -112,10 +113,16 @@ def _ended(task_id: str, *, cancel: bool) -> Task:
     return Task.objects.get(pk=task_id)
 
 
-def _timeout_s(body: bytes) -> float:
-    """What has been accepted is well-formed."""
-    config = json.loads(body).get("config") or {}
-    return float(config.get("timeout") or settings.TASK_TIMEOUT_S)
+async def _timeout_s(body: bytes, task_id: str) -> float:
+    """What has been accepted is well-formed. A type that was added may have a time of its own, which the task has taken over."""
+    asked = json.loads(body)
+    given = (asked.get("config") or {}).get("timeout")
+    if given or asked.get("type") in KINDS:
+        return float(given or settings.TASK_TIMEOUT_S)
+    try:
+        return await in_thread(lambda: Task.objects.values_list("timeout_s", flat=True).get(pk=task_id))
+    except (DatabaseError, Task.DoesNotExist):
+        return float(settings.TASK_TIMEOUT_S)
 
 
 def _error(code: str, detail: str) -> bytes:

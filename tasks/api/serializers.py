@@ -36,10 +36,11 @@ class PromptBody(serializers.JSONField):
 
 
 class TaskBody(serializers.Serializer):
-    type = serializers.ChoiceField(choices=list(KINDS))
+    type = serializers.CharField(max_length=60, help_text=f"One of {', '.join(KINDS)}, or one that an administrator has added.")
     prompt = PromptBody(required=False, help_text="A text, or a prompt template by its name.")
     data = serializers.DictField(  # type: ignore[assignment]  # a field of that name
-        required=False, help_text="What it is about; each type has its own fields."
+        required=False,
+        help_text="What it is about; each type has its own fields, and those of an added one are the variables of its prompt.",
     )
     priority = serializers.ChoiceField(choices=list(PRIORITIES), required=False)
     config = ConfigBody(required=False)

@@ -16,6 +16,7 @@ from rest_framework.viewsets import GenericViewSet
 from access.api.key_authentication import ApiKeyAuthentication, Program
 from core.errors import GatewayError, InvalidRequest
 from tasks import queue, service
+from tasks.added import Types
 from tasks.api import serializers as shapes
 from tasks.api.filters import TaskFilters
 from tasks.models import Task
@@ -123,9 +124,9 @@ def _submitter(request: Request) -> Submitter:
     return Submitter(key=request.user.key) if isinstance(request.user, Program) else Submitter(user=request.user)
 
 
-def _read(body: Any, where: str = "") -> Submission:
+def _read(body: Any, where: str = "", types: Types | None = None) -> Submission:
     try:
-        return service.read(body, where=where)
+        return service.read(body, where=where, types=types)
     except InvalidRequest as refused:
         raise ValidationError({refused.param or api_settings.NON_FIELD_ERRORS_KEY: [ErrorDetail(refused.message, "invalid")]}) from None
 
@@ -134,7 +135,8 @@ def _read_batch(body: Any) -> list[Submission]:
     tasks = body.get("tasks") if isinstance(body, dict) else None
     if not isinstance(tasks, list) or not 1 <= len(tasks) <= service.MAX_BATCH or len(body) != 1:
         raise ValidationError({"tasks": [f'Write {{"tasks": […]}} with 1 to {service.MAX_BATCH} tasks.']})
-    return [_read(task, f"tasks.{place}.") for place, task in enumerate(tasks)]
+    types = Types()
+    return [_read(task, f"tasks.{place}.", types) for place, task in enumerate(tasks)]
 
 
 def _conflict(task: Task) -> APIException:

@@ -21,6 +21,7 @@ from monitoring.models import RequestLog, UsageRecord
 from providers.models import Provider
 from providers.services import create_provider
 from tasks import service
+from tasks.models import TaskType
 from tasks.service import Submitter, submit
 from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.alert_services import save_channel
@@ -87,6 +88,7 @@ def world(db: None) -> World:
     TeamMember.objects.create(team=team, user=owner, role="manager")
     Grant.objects.create(team=team, model=model)
     token, token_plaintext = create_personal_token(owner, "script")
+    TaskType.objects.create(name="triage", prompt="summarize", result_schema={"type": "object"})
     task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=key))[0]
     told = {"event_type": "failed", "url": "https://hooks.example.com/x", "host": "hooks.example.com:443", "body": "{}"}
     Webhook.objects.create(team=team, task=task, status="dead", next_at=0, created_at=timezone.now(), ended_at=timezone.now(), **told)

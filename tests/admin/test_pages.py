@@ -36,6 +36,7 @@ def test_everything_people_manage_is_registered() -> None:
         "monitoring_usagerecord",
         "providers_provider",
         "tasks_task",
+        "tasks_tasktype",
         "telling_alert",
         "telling_alertchannel",
         "telling_alertrule",
@@ -51,7 +52,7 @@ def test_a_superuser_sees_every_page_and_no_secret(root: Client, world: World, p
     row = model._default_manager.first()
     assert row is not None, "the world has one of everything"
     urls = [reverse(f"admin:{page}_changelist"), reverse(f"admin:{page}_change", args=[row.pk])]
-    read_only = page.startswith(("monitoring_", "tasks_")) or page in ("gateway_config_configversion", "telling_webhook", "telling_alert")
+    read_only = page.startswith("monitoring_") or page in ("tasks_task", "gateway_config_configversion", "telling_webhook", "telling_alert")
     if not read_only:
         urls.append(reverse(f"admin:{page}_add"))
     for action in admin.site._registry[model]._get_base_actions_detail():

@@ -107,6 +107,23 @@ def test_a_template_and_the_cache_serve_tasks_too(control: Control, vendor: Vend
     assert (refused.status, refused.json["errors"][0]["attr"]) == (400, "prompt")
 
 
+def test_a_type_that_was_added_is_used_at_once_and_waited_for(control: Control, vendor: Vendor, key: str) -> None:
+    alias = control.model(control.provider(vendor.base_url), "ok@tokens=3")["alias"]
+    name, mark = unique("prompt"), unique("mark")
+    said = [{"role": "user", "content": "Say {{word}}."}]
+    control.call("POST", "/api/v1/llm/prompts", {"name": name, "messages": said, "variables": [{"name": "word"}]})
+    kind = unique("type")
+    control.call("POST", "/api/v1/llm/task-types", {"name": kind, "prompt": name, "model": alias, "timeout_s": 15})
+    body = {"type": kind, "data": {"word": mark}}
+    waited = call(control, "POST", "/api/v1/process/sync", key, body)
+    assert (waited.status, waited.json["status"], waited.json["type"]) == (200, "completed", kind), waited.body
+    row = control.request(waited.json["request_id"])
+    assert (row["model"], row["prompt"], row["task_type"]) == (alias, name, kind)
+    assert len(vendor.calls(f"Say {mark}.")) == 1
+    refused = call(control, "POST", TASKS, key, {**body, "type": unique("nobody")})
+    assert (refused.status, refused.json["errors"][0]["attr"]) == (400, "type")
+
+
 def test_a_failing_vendor_is_tried_again_and_then_told_of(control: Control, vendor: Vendor, key: str) -> None:
     alias = control.model(control.provider(vendor.base_url), "fault-500")["alias"]
     control.apply()

@@ -20,7 +20,7 @@ from monitoring.models import RequestLog, UsageRecord
 from providers.models import Provider, ProviderKey
 from providers.services import create_provider
 from tasks import service
-from tasks.models import Task
+from tasks.models import Task, TaskType
 from tasks.service import Submitter, submit
 from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.models import Webhook, WebhookSecret
@@ -50,6 +50,7 @@ class World:
     usage: UsageRecord
     request: RequestLog
     task: Task
+    task_type: TaskType
     webhook: Webhook
     webhook_secret: WebhookSecret
     alert_rule: AlertRule
@@ -120,7 +121,8 @@ def make_world() -> World:
     member = TeamMember.objects.create(team=team, user=User.objects.create_user("member"), role="manager")
     grant = Grant.objects.create(team=team, model=model)
     task = submit([service.read({"type": "custom", "prompt": "hi"})], Submitter(key=api_key))[0]
-    rows = (member, grant, usage_record(1), request_log(1), task, dead_letter(team, task), new_secret(team)[0], *an_alert("our"))
+    task_type = TaskType.objects.create(name="greeting", prompt="greeting")
+    rows = (member, grant, usage_record(1), request_log(1), task, task_type, dead_letter(team, task), new_secret(team)[0], *an_alert("our"))
     return World(provider, provider.keys.get(), model, price, rate, route, prompt, team, api_key, plaintext, budget, *rows)
 
 

@@ -23,6 +23,7 @@ PROVIDER, MODEL, PRICE = f"{LLM}/providers/{{provider.id}}", f"{LLM}/models/{{mo
 ROUTE = f"{LLM}/routes/{{route.id}}"
 PROMPT = f"{LLM}/prompts/{{prompt.id}}"
 NEW_PROMPT = {"name": "new", "messages": [{"role": "user", "content": "Hi."}]}
+TASK_TYPE, NEW_TASK_TYPE = f"{LLM}/task-types/{{task_type.id}}", {"name": "new", "prompt": "greeting"}
 TEAM, KEY = f"{LLM}/teams/{{team.id}}", f"{LLM}/keys/{{api_key.id}}"
 BUDGET = f"{LLM}/budgets/{{budget.id}}"
 MEMBER, GRANT = f"{LLM}/members/{{member.id}}", f"{LLM}/grants/{{grant.id}}"
@@ -81,6 +82,12 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("delete", PROMPT, None, ("models_registry.delete_prompttemplate",), 204),
     ("get", f"{PROMPT}/versions", None, ("models_registry.view_prompttemplate",), 200),
     ("post", f"{PROMPT}/preview", {"variables": {"name": "Ann"}}, ("models_registry.change_prompttemplate",), 200),
+    ("get", f"{LLM}/task-types", None, ("tasks.view_tasktype",), 200),
+    ("post", f"{LLM}/task-types", NEW_TASK_TYPE, ("tasks.add_tasktype",), 201),
+    ("get", TASK_TYPE, None, ("tasks.view_tasktype",), 200),
+    ("put", TASK_TYPE, {**NEW_TASK_TYPE, "name": "greeting"}, ("tasks.change_tasktype",), 200),
+    ("patch", TASK_TYPE, {"is_active": False}, ("tasks.change_tasktype",), 200),
+    ("delete", TASK_TYPE, None, ("tasks.delete_tasktype",), 204),
     ("get", f"{LLM}/prices", None, ("models_registry.view_price",), 200),
     (
         "post",
@@ -268,7 +275,7 @@ def test_every_route_is_in_the_table() -> None:
     routes = _routes(get_resolver().url_patterns)
     names = (
         *("provider", "model", "price", "rate", "route", "prompt", "team", "member", "grant", "api_key", "key", "budget", "task"),
-        *("webhook", "webhook_secret", "alert_rule", "alert_channel", "alert"),
+        *("webhook", "webhook_secret", "alert_rule", "alert_channel", "alert", "task_type"),
     )
     in_table = {path.format(**dict.fromkeys(names, _ID)) for _, path, *_ in TABLE}
     missing = {route for route in routes if not any(_same(route, path) for path in in_table)}

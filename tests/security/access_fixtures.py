@@ -20,7 +20,7 @@ from models_registry.services import set_exchange_rate, set_price
 from monitoring.models import AuditEvent, BudgetEntry, RequestLog, Rollup, UsageRecord
 from providers.models import Provider, ProviderKey
 from providers.services import create_provider
-from tasks.models import Task
+from tasks.models import Task, TaskType
 from tasks.service import Submitter, read, submit
 from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.alert_services import save_channel
@@ -49,6 +49,7 @@ class Tenant:
     grant: Grant
     token: PersonalToken
     task: Task
+    task_type: TaskType
     webhook: Webhook
     webhook_secret: WebhookSecret
     alert_rule: AlertRule
@@ -126,6 +127,7 @@ def make_tenant(name: str) -> Tenant:
         grant,
         create_personal_token(people["manager"], f"{name}-script")[0],
         Task.objects.create(key=key, kind="custom", prompt="hi", batch=team.pk, timeout_s=60, max_attempts=1, rank=0, created_at=MOMENT),
+        TaskType.objects.create(name=f"{name}-type", prompt=prompt.name),
         a_dead_letter(team, key),
         new_secret(team)[0],
         *an_alert(name),

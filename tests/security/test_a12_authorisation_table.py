@@ -59,6 +59,7 @@ def rows_of(tenants: Tenants) -> list[tuple[str, Any]]:
         ("llm/models", ours.model),
         ("llm/routes", ours.route),
         ("llm/prompts", ours.prompt),
+        ("llm/task-types", ours.task_type),
         ("llm/prices", ours.price),
         ("llm/exchange-rates", ours.rate),
         ("api/v1/webhooks", ours.webhook),

@@ -24,6 +24,7 @@ ROWS = {
     "llm/models": "model",
     "llm/routes": "route",
     "llm/prompts": "prompt",
+    "llm/task-types": "task_type",
     "llm/prices": "price",
     "llm/exchange-rates": "rate",
     "llm/providers": "provider",
