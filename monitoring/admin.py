@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from monitoring import bodies
-from monitoring.explain import attempts_of, explanation
+from monitoring.explain import attempts_of, chosen, explanation
 from monitoring.filters import (
     Between,
     KeyNamed,
@@ -31,6 +34,8 @@ from monitoring.filters import (
 from monitoring.keyset import KeysetChangeList
 from monitoring.models import RequestLog, UsageRecord
 from monitoring.pages import Pages, ReadOnly, amount
+from monitoring.signals import provider_key_names_wanted, request_links_wanted
+from monitoring.timeline import Bar, meaning, timeline
 
 _SHORT_ID = 14
 
@@ -105,7 +110,8 @@ class RequestLogAdmin(Pages, Ledger):
             {
                 "fields": (
                     ("alias", "provider_name"),
-                    ("sent_to", "config_version"),
+                    ("sent_to", "route_decision"),
+                    ("attempts", "config_version"),
                     ("total_tokens", "cost"),
                     ("cache", "saved"),
                     ("took", "first_token"),
@@ -115,7 +121,7 @@ class RequestLogAdmin(Pages, Ledger):
             },
         ),
     )
-    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode")
+    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode", "route_decision")
     change_form_after_template = "admin/llmcontrol/attempts.html"
 
     @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
@@ -133,13 +139,29 @@ class RequestLogAdmin(Pages, Ledger):
     def saved(self, row: RequestLog) -> str:
         return "–" if row.saved_micros is None else amount(row.saved_micros, row.currency)
 
+    @display(description="Route decision")
+    def route_decision(self, row: RequestLog) -> str:
+        if not row.decision:
+            return "The request named its model"
+        return format_html('<a class="text-primary-600 dark:text-primary-500" href="#why">{}</a>', f"{chosen(row)}: why this model")
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
-        told = explanation(row) if row and row.decision else None
-        context = {"attempts": _attempts_of(row) if row else [], "explanation": told, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, context)
+        context = self._told(request, row) if row else {}
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def _told(self, request: HttpRequest, row: RequestLog) -> dict[str, Any]:
+        attempts = attempts_of(row)
+        drawn = timeline(row, attempts)
+        keys = _key_names(attempts) if request.user.has_perm("providers.view_providerkey") else None
+        shown = [_shown(attempt, bars, keys) for attempt, bars in zip(attempts, drawn.attempts, strict=True)]
+        context = {"attempts": shown, "timeline": drawn, "explanation": explanation(row, attempts) if row.decision else None}
+        if request.user.has_perm("monitoring.view_requestbody"):
+            links = request_links_wanted.send(type(self), row=row, user=request.user)
+            context |= {"bodies_kept": bodies.kept(row), "links": [link for _, found in links for link in found], **bodies_kept_how()}
+        return context
 
     def get_urls(self) -> list[URLPattern]:
         page = path("<path:object_id>/bodies/", self.admin_site.admin_view(self.bodies), name="monitoring_requestlog_bodies")
@@ -153,20 +175,31 @@ class RequestLogAdmin(Pages, Ledger):
         found = bodies.read(row)
         parts = (("Asked", found.request, found.request_bytes), ("Answered", found.response, found.response_bytes)) if found else ()
         kept = [(name, bodies.shown(text, size)) for name, text, size in parts]
-        return self.page(request, "bodies.html", row, "What was asked and answered", kept=kept)
+        return self.page(request, "bodies.html", row, "What was asked and answered", kept=kept, **bodies_kept_how())
 
 
-def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:
-    rows = attempts_of(request)
-    return [
-        {
-            "row": row,
-            "cost": amount(row.cost_micros, row.currency),
-            "took": milliseconds(row.duration_ms),
-            "kind": UsageRecordAdmin.STATUS_KINDS[row.status],
-        }
-        for row in rows
-    ]
+def bodies_kept_how() -> dict[str, Any]:
+    """For the sentence that says how bodies come to be kept."""
+    return {"bodies_max_bytes": settings.BODY_MAX_BYTES, "bodies_days": settings.BODY_RETENTION_DAYS}
+
+
+def _key_names(attempts: Sequence[UsageRecord]) -> dict[str, str]:
+    ids = {attempt.provider_key_id for attempt in attempts}
+    return {key: name for _, names in provider_key_names_wanted.send(UsageRecord, ids=ids) for key, name in names.items()}
+
+
+def _shown(attempt: UsageRecord, bars: Sequence[Bar], keys: Mapping[str, str] | None) -> dict[str, Any]:
+    """`keys` None: not to be seen."""
+    return {
+        "row": attempt,
+        "bars": bars,
+        "key": None if keys is None else keys.get(attempt.provider_key_id, "deleted" if attempt.provider_key_id else "none"),
+        "meaning": meaning(attempt),
+        "cost": amount(attempt.cost_micros, attempt.currency),
+        "took": milliseconds(attempt.duration_ms),
+        "first_token": milliseconds(attempt.first_token_ms),
+        "kind": UsageRecordAdmin.STATUS_KINDS[attempt.status],
+    }
 
 
 @admin.register(UsageRecord)

@@ -1,0 +1,74 @@
+"""What the admin shows of requests, in a real browser, with a vendor that is slow and fails on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.test_admin_browser import page, picture, pytestmark
+from tests.e2e import wire
+from tests.e2e.control import Control, unique
+from tests.e2e.vendor import Vendor
+from tests.live import LiveServer
+
+__all__ = ["page", "pytestmark", "server"]
+
+HOSTILE = "<img src=x onerror=alert(1)> 你好"
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Iterator[Vendor]:
+    running = Vendor()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, vendor: Vendor) -> Iterator[LiveServer]:
+    env = {"LLM_CONFIG_POLL_S": "0.1", "LLM_DRAIN_INTERVAL_S": "0.05", "OUTBOUND_ALLOW": f"127.0.0.0/8:{urlsplit(vendor.base_url).port}"}
+    with LiveServer(tmp_path_factory.mktemp("requests"), model="none", env=env) as running:
+        yield running
+
+
+@pytest.fixture
+def control(server: LiveServer) -> Control:
+    return Control(server.base_url, server.admin_token or "", server.api_key or "")
+
+
+def asked(control: Control, model: str, prompt: str = HOSTILE, *, key: str = "", **fields: Any) -> dict[str, Any]:
+    """The record of one request that was answered."""
+    body = {"model": model, "messages": wire.asking(prompt), **fields}
+    answer = wire.call(control.base_url, "POST", "/v1/chat/completions", key=key or control.key, body=body)
+    return control.request(answer.request_id)
+
+
+def open_request(page: Page, control: Control, request_id: str) -> None:
+    page.goto(f"{control.base_url}/admin/monitoring/requestlog/?q={request_id}")
+    page.locator("#result_list tbody a").first.click()
+    expect(page.get_by_role("heading", name="Attempts at vendors")).to_be_visible()
+
+
+def test_a_request_that_went_on_to_a_second_vendor_is_drawn_on_one_axis(page: Page, control: Control, vendor: Vendor) -> None:
+    bad = control.model(control.provider(vendor.base_url, api_key="sk-fails-0001"), "fault-503@ttfb=0.15")
+    good = control.model(control.provider(vendor.base_url, api_key="sk-works-0002"), "ok@tokens=12,ttfb=0.25,delay=0.02")
+    control.price(good, input="1", output="2")
+    route = unique("chain")
+    control.call("POST", "/api/v1/llm/routes", {"alias": route, "targets": [bad["alias"], good["alias"]]})
+    control.apply()
+    told = asked(control, route, stream=True)
+    open_request(page, control, told["request_id"])
+    expect(page.locator(".llmc-time-bar")).to_have_count(3)
+    expect(page.get_by_text("The vendor failed, or broke off.")).to_be_visible()
+    # The second begins where the first has ended.
+    first, second = (page.locator(".llmc-time-bar").nth(number).locator("rect").first for number in (1, 2))
+    ends = (first.bounding_box() or {})["x"] + (first.bounding_box() or {})["width"]
+    assert (second.bounding_box() or {})["x"] >= ends - 1
+    expect(page.get_by_text("…0002")).to_be_visible()
+    expect(page.get_by_text("To have it kept from now on")).to_be_visible()
+    picture(page, "request-timeline")
+    page.locator("#why, .llmc-time").last.scroll_into_view_if_needed()
+    picture(page, "request-timeline-attempts")
