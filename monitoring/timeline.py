@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 from monitoring.models import RequestLog, UsageRecord
 
 _TICKS: Final = 4
+_LEAST_MS: Final = 4.0
+_SLIVER: Final = 0.003  # of the axis: what took no time is still to be seen
 
 # Code of an attempt's error → what happened, and what to do about it.
 MEANINGS: Final = {
@@ -58,7 +60,7 @@ class Timeline(NamedTuple):
 def timeline(request: RequestLog, attempts: Sequence[UsageRecord]) -> Timeline:
     """From where the first began to where the last ended: clocks of wall time, so an attempt may seem to outlast its request."""
     origin = min(row.started_at for row in (request, *attempts))
-    whole_ms = max(1.0, *(_since(origin, row.started_at) + row.duration_ms for row in (request, *attempts)))
+    whole_ms = max(_LEAST_MS, *(_since(origin, row.started_at) + row.duration_ms for row in (request, *attempts)))
 
     def bars(row: RequestLog | UsageRecord, kind: str) -> list[Bar]:
         begun, waited = _since(origin, row.started_at), row.first_token_ms
@@ -90,7 +92,8 @@ def _since(origin: datetime, moment: datetime) -> float:
 
 
 def _bar(begun_ms: float, lasted_ms: float, whole_ms: float, kind: str, title: str) -> Bar:
-    return Bar(_percent(begun_ms / whole_ms), _percent(lasted_ms / whole_ms), kind, title)
+    width = max(_SLIVER, lasted_ms / whole_ms)
+    return Bar(_percent(min(begun_ms / whole_ms, 1 - width)), _percent(width), kind, title)
 
 
 def _percent(part: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,6 +47,11 @@ def asked(control: Control, model: str, prompt: str = HOSTILE, *, key: str = "",
     return control.request(answer.request_id)
 
 
+def keeping(control: Control) -> str:
+    """An API key whose bodies are kept."""
+    return str(control.new_key(store_bodies=True)["key"])
+
+
 def open_request(page: Page, control: Control, request_id: str) -> None:
     page.goto(f"{control.base_url}/admin/monitoring/requestlog/?q={request_id}")
     page.locator("#result_list tbody a").first.click()
@@ -72,3 +78,33 @@ def test_a_request_that_went_on_to_a_second_vendor_is_drawn_on_one_axis(page: Pa
     picture(page, "request-timeline")
     page.locator("#why, .llmc-time").last.scroll_into_view_if_needed()
     picture(page, "request-timeline-attempts")
+
+
+def test_a_kept_request_is_asked_again_beside_its_answer(page: Page, control: Control, vendor: Vendor) -> None:
+    first = control.model(control.provider("", kind="echo"), "echo-1")
+    second = control.model(control.provider(vendor.base_url, api_key="sk-second"), "ok@tokens=6")
+    control.price(second, input="1", output="2")
+    key = keeping(control)
+    control.apply()
+    told = asked(control, first["alias"], key=key, temperature=0.25, max_tokens=9)
+    open_request(page, control, told["request_id"])
+    again = page.get_by_role("link", name="Ask it again on another model")
+    for _ in range(20):  # bodies come in behind the record
+        if again.count():
+            break
+        page.wait_for_timeout(100)
+        page.reload()
+    page.get_by_text("What was said").scroll_into_view_if_needed()
+    picture(page, "request-kept")
+    again.click()
+    expect(page.locator("textarea[name=prompt]")).to_have_value(HOSTILE)
+    expect(page.locator("input[name=temperature]")).to_have_value("0.25")
+    expect(page.locator("[data-stored] .llmc-play-answer")).to_contain_text(HOSTILE)
+    assert page.locator(".llmc-play-answer img").count() == 0
+    page.select_option("select[name=left]", second["alias"])
+    page.get_by_role("button", name="Send").click()
+    answer = page.locator("[data-side=l]")
+    expect(answer.locator(".llmc-play-answer")).to_contain_text("echo:")
+    expect(answer.locator("dl")).to_contain_text("USD")
+    picture(page, "playground-again")
+    assert told["request_id"] in json.dumps(control.call("GET", "/api/v1/audit?action=body_read")["results"])
