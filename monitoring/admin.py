@@ -32,12 +32,13 @@ from monitoring.filters import (
     UserNamed,
 )
 from monitoring.keyset import KeysetChangeList
+from monitoring.live import Live
 from monitoring.models import RequestLog, UsageRecord
-from monitoring.pages import Pages, ReadOnly, amount
+from monitoring.pages import ReadOnly, amount
 from monitoring.signals import provider_key_names_wanted, request_links_wanted
 from monitoring.timeline import Bar, meaning, timeline
 
-_SHORT_ID = 14
+_SHORT_ID, _ITS_END = 14, 9  # ids of one process begin alike
 
 
 def milliseconds(value: int | None) -> str:
@@ -71,7 +72,8 @@ class Ledger(ReadOnly, ModelAdmin):
 
     @display(description="Request")
     def short_id(self, row: Any) -> str:
-        return row.request_id if len(row.request_id) <= _SHORT_ID else f"{row.request_id[:_SHORT_ID]}…"
+        whole = str(row.request_id)
+        return whole if len(whole) <= _SHORT_ID else f"{whole[: _SHORT_ID - _ITS_END - 1]}…{whole[-_ITS_END:]}"
 
     @display(description="Cost")
     def cost(self, row: Any) -> str:
@@ -95,7 +97,7 @@ class Ledger(ReadOnly, ModelAdmin):
 
 
 @admin.register(RequestLog)
-class RequestLogAdmin(Pages, Ledger):
+class RequestLogAdmin(Live, Ledger):
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
     list_filter = (
@@ -123,6 +125,7 @@ class RequestLogAdmin(Pages, Ledger):
     )
     readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode", "route_decision")
     change_form_after_template = "admin/llmcontrol/attempts.html"
+    list_before_template = "admin/llmcontrol/requests_list.html"
 
     @display(description="Status", label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
     def status(self, row: RequestLog) -> tuple[str, str]:
