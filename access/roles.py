@@ -52,6 +52,7 @@ _ADMINISTERING = (
     | _each("view", "auth", "group")
     | _each("add", "tasks", "task")
     | _each("view", "monitoring", "auditevent")
+    | _each("share", "monitoring", "savedfilter")
     | _each("add delete", "telling", "webhooksecret")
     | _each("add change delete", "telling", "alertrule", "alertchannel")
 )

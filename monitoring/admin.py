@@ -35,6 +35,7 @@ from monitoring.keyset import KeysetChangeList
 from monitoring.live import Live
 from monitoring.models import RequestLog, UsageRecord
 from monitoring.pages import ReadOnly, amount
+from monitoring.saved_filters import SavesFilters
 from monitoring.signals import provider_key_names_wanted, request_links_wanted
 from monitoring.timeline import Bar, meaning, timeline
 
@@ -97,7 +98,7 @@ class Ledger(ReadOnly, ModelAdmin):
 
 
 @admin.register(RequestLog)
-class RequestLogAdmin(Live, Ledger):
+class RequestLogAdmin(SavesFilters, Live, Ledger):
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
     list_filter = (
@@ -160,10 +161,15 @@ class RequestLogAdmin(Live, Ledger):
         drawn = timeline(row, attempts)
         keys = _key_names(attempts) if request.user.has_perm("providers.view_providerkey") else None
         shown = [_shown(attempt, bars, keys) for attempt, bars in zip(attempts, drawn.attempts, strict=True)]
-        context = {"attempts": shown, "timeline": drawn, "explanation": explanation(row, attempts) if row.decision else None}
+        context: dict[str, Any] = {
+            "attempts": shown,
+            "timeline": drawn,
+            "explanation": explanation(row, attempts) if row.decision else None,
+        }
         if request.user.has_perm("monitoring.view_requestbody"):
-            links = request_links_wanted.send(type(self), row=row, user=request.user)
-            context |= {"bodies_kept": bodies.kept(row), "links": [link for _, found in links for link in found], **bodies_kept_how()}
+            found: Any = request_links_wanted.send(type(self), row=row, user=request.user)
+            links = [link for _, offered in found for link in offered]
+            context |= {"bodies_kept": bodies.kept(row), "links": links, **bodies_kept_how()}
         return context
 
     def get_urls(self) -> list[URLPattern]:
@@ -188,7 +194,8 @@ def bodies_kept_how() -> dict[str, Any]:
 
 def _key_names(attempts: Sequence[UsageRecord]) -> dict[str, str]:
     ids = {attempt.provider_key_id for attempt in attempts}
-    return {key: name for _, names in provider_key_names_wanted.send(UsageRecord, ids=ids) for key, name in names.items()}
+    found: Any = provider_key_names_wanted.send(UsageRecord, ids=ids)
+    return {key: name for _, names in found for key, name in names.items()}
 
 
 def _shown(attempt: UsageRecord, bars: Sequence[Bar], keys: Mapping[str, str] | None) -> dict[str, Any]:
@@ -206,7 +213,7 @@ def _shown(attempt: UsageRecord, bars: Sequence[Bar], keys: Mapping[str, str] | 
 
 
 @admin.register(UsageRecord)
-class UsageRecordAdmin(Ledger):
+class UsageRecordAdmin(SavesFilters, Ledger):
     STATUS_KINDS = {"ok": "success", "error": "danger", "client_closed": "info", "interrupted": "warning"}
 
     list_display = (
@@ -259,6 +266,7 @@ class UsageRecordAdmin(Ledger):
         ("Time", {"fields": (("took", "first_token"), "config_version")}),
     )
     readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
+    list_before_template = "admin/llmcontrol/saved_filters.html"
 
     @display(description="Status", label=STATUS_KINDS)
     def outcome(self, row: UsageRecord) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from monitoring import audit_export
 from monitoring.admin import Ledger
 from monitoring.filters import Between, Named, Since
 from monitoring.models import AuditEvent
+from monitoring.saved_filters import SavesFilters
 
 HISTORY_ROWS = 50
 KINDS = {
@@ -60,7 +61,7 @@ class SourceNamed(Named):
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(Ledger):
+class AuditEventAdmin(SavesFilters, Ledger):
     """Nobody adds, changes or deletes: there is no such permission, for superusers either."""
 
     list_display = ("when", "who", "source", "what", "on", "summary")

@@ -59,8 +59,9 @@ class Timeline(NamedTuple):
 
 def timeline(request: RequestLog, attempts: Sequence[UsageRecord]) -> Timeline:
     """From where the first began to where the last ended: clocks of wall time, so an attempt may seem to outlast its request."""
-    origin = min(row.started_at for row in (request, *attempts))
-    whole_ms = max(_LEAST_MS, *(_since(origin, row.started_at) + row.duration_ms for row in (request, *attempts)))
+    rows: list[RequestLog | UsageRecord] = [request, *attempts]
+    origin = min(row.started_at for row in rows)
+    whole_ms = max(_LEAST_MS, *(_since(origin, row.started_at) + row.duration_ms for row in rows))
 
     def bars(row: RequestLog | UsageRecord, kind: str) -> list[Bar]:
         begun, waited = _since(origin, row.started_at), row.first_token_ms

@@ -137,3 +137,30 @@ def test_requests_are_followed_as_they_come(page: Page, control: Control) -> Non
     picture(page, "live")
     rows.first.locator("a").click()
     expect(page.get_by_role("heading", name="Attempts at vendors")).to_be_visible()
+
+
+def test_a_filter_is_saved_found_again_and_deleted(page: Page, control: Control) -> None:
+    model = control.model(control.provider("", kind="echo"), "echo-1")["alias"]
+    control.apply()
+    told = asked(control, model)
+    listing = f"{control.base_url}/admin/monitoring/requestlog/"
+    page.goto(f"{listing}?model={model}&outcome=ok")
+    page.fill("input[name=name]", "mine <b>alone")
+    page.get_by_label("for everybody").check()
+    page.get_by_role("button", name="Save this filter").click()
+    expect(page.get_by_text("The filter “mine <b>alone” is saved.")).to_be_visible()
+    page.goto(listing)
+    page.get_by_role("link", name="mine <b>alone").click()
+    expect(page).to_have_url(f"{listing}?model={model}&outcome=ok")
+    expect(page.get_by_role("link", name=told["request_id"][-9:])).to_have_count(1)
+    picture(page, "saved-filters")
+    page.goto(f"{control.base_url}/admin/monitoring/auditevent/?action__exact=created")
+    expect(page.get_by_text("mine <b>alone", exact=True)).to_have_count(0)
+    page.fill("input[name=name]", "what is new")
+    page.get_by_role("button", name="Save this filter").click()
+    expect(page.get_by_role("link", name="what is new")).to_be_visible()
+    picture(page, "saved-filters-audit")
+    page.goto(listing)
+    page.get_by_role("button", name="Delete the filter mine <b>alone").click()
+    expect(page.get_by_text("is deleted.")).to_be_visible()
+    expect(page.get_by_role("link", name="mine <b>alone")).to_have_count(0)
