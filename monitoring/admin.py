@@ -117,6 +117,7 @@ class RequestLogAdmin(SavesFilters, Live, Ledger):
                     ("attempts", "config_version"),
                     ("total_tokens", "cost"),
                     ("cache", "saved"),
+                    ("trace_id", "given_again"),
                     ("took", "first_token"),
                     ("prompt_name", "prompt_version"),
                     "dropped",
@@ -124,7 +125,7 @@ class RequestLogAdmin(SavesFilters, Live, Ledger):
             },
         ),
     )
-    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode", "route_decision")
+    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode", "route_decision", "given_again")
     change_form_after_template = "admin/llmcontrol/attempts.html"
     list_before_template = "admin/llmcontrol/requests_list.html"
 
@@ -142,6 +143,10 @@ class RequestLogAdmin(SavesFilters, Live, Ledger):
     @display(description="Saved")
     def saved(self, row: RequestLog) -> str:
         return "–" if row.saved_micros is None else amount(row.saved_micros, row.currency)
+
+    @display(description="Given again")
+    def given_again(self, row: RequestLog) -> str:
+        return "yes: the answer to another request with its Idempotency-Key" if row.replayed else "no"
 
     @display(description="Route decision")
     def route_decision(self, row: RequestLog) -> str:

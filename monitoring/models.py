@@ -166,6 +166,12 @@ class RequestLog(models.Model):
         null=True, help_text="What the answer that was given again had cost; empty = nothing, or unknown."
     )
     decision = models.TextField(blank=True, default="", db_default="", editable=False, help_text="Why this model: see core.choice.")
+    trace_id = models.CharField(
+        "trace", max_length=32, blank=True, default="", db_default="", help_text="Of its trace, if the gateway exports traces."
+    )
+    replayed = models.BooleanField(
+        "given again", default=False, db_default=False, help_text="What another request with its Idempotency-Key was answered."
+    )
 
     class Meta:
         verbose_name = "request"

@@ -129,3 +129,11 @@ def test_the_page_costs_as_many_queries_whatever_it_shows(
         )
     with django_assert_max_num_queries(9):
         root.get(url(world.request))
+
+
+def test_a_trace_and_an_answer_that_was_given_again_are_told(root: Client, world: World) -> None:
+    assert "another request with its Idempotency-Key" not in root.get(url(world.request)).content.decode()
+    RequestLog.objects.update(trace_id="0af7651916cd43dd8448eb211c80319c", replayed=True)
+    page = root.get(url(world.request)).content.decode()
+    assert "another request with its Idempotency-Key" in page
+    assert "0af7651916cd43dd8448eb211c80319c" in page
