@@ -55,6 +55,7 @@ _ADMINISTERING = (
     | _each("add", "tasks", "task")
     | _each("add change delete", "tasks", "tasktype")
     | _each("view", "monitoring", "auditevent")
+    | _each("share", "monitoring", "savedfilter")
     | _each("add delete", "telling", "webhooksecret")
     | _each("add change delete", "telling", "alertrule", "alertchannel")
 )

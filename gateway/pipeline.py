@@ -264,8 +264,8 @@ class Generation:
             self._late_error = error
             return reader.salvaged
 
-    def end(self, error: GatewayError | None) -> None:
-        """Settles everything, once. `error` None = the client gets, or got, the whole answer."""
+    def end(self, error: GatewayError | None, *, replayed: bool = False) -> None:
+        """Settles everything, once. `error` None = the client gets, or got, the whole answer; `replayed`: it is another request's."""
         if self._ended:
             return
         self._ended = True
@@ -296,6 +296,8 @@ class Generation:
             labels=self._labels,
             use=self._use,
             decision=stored(self._decision) if self._decision is not None else "",
+            trace_id=f"{self._trace.trace_id:032x}" if self._trace is not None else "",
+            replayed=replayed,
         )
         self._write([*records, ended])
         self._count(error, now)

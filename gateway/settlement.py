@@ -229,6 +229,8 @@ def ended(
     labels: tuple[str, str, str] = _NO_LABELS,
     use: CacheUse | None = None,
     decision: str = "",
+    trace_id: str = "",
+    replayed: bool = False,
 ) -> RequestEnded:
     return RequestEnded(
         started_at,
@@ -258,6 +260,8 @@ def ended(
         "" if use is None else use.recorded,
         None if use is None else use.saved_micros,
         decision,
+        trace_id,
+        replayed,
     )
 
 

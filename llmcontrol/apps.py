@@ -34,6 +34,9 @@ class LlmcontrolConfig(AppConfig):
                 del sys.modules[name]
         from django.contrib.admin.views.main import ChangeList
 
+        from llmcontrol import playground
         from llmcontrol.admin_search import BoundedSearch
+        from monitoring.signals import request_links_wanted
 
         ChangeList.search_form_class = BoundedSearch
+        request_links_wanted.connect(playground.links_for, dispatch_uid="llmcontrol.playground")

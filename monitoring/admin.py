@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 
 from monitoring import bodies
 from monitoring.columns import display
-from monitoring.explain import attempts_of, explanation
+from monitoring.explain import attempts_of, chosen, explanation
 from monitoring.filters import (
     Between,
     KeyNamed,
@@ -31,10 +34,14 @@ from monitoring.filters import (
     UserNamed,
 )
 from monitoring.keyset import KeysetChangeList
+from monitoring.live import Live
 from monitoring.models import RequestLog, UsageRecord
-from monitoring.pages import Pages, ReadOnly, amount
+from monitoring.pages import ReadOnly, amount
+from monitoring.saved_filters import SavesFilters
+from monitoring.signals import provider_key_names_wanted, request_links_wanted
+from monitoring.timeline import Bar, meaning, timeline
 
-_SHORT_ID = 14
+_SHORT_ID, _ITS_END = 14, 9  # ids of one process begin alike
 
 
 def milliseconds(value: int | None) -> str:
@@ -68,7 +75,8 @@ class Ledger(ReadOnly, ModelAdmin):
 
     @display(description=_("Request"))
     def short_id(self, row: Any) -> str:
-        return row.request_id if len(row.request_id) <= _SHORT_ID else f"{row.request_id[:_SHORT_ID]}…"
+        whole = str(row.request_id)
+        return whole if len(whole) <= _SHORT_ID else f"{whole[: _SHORT_ID - _ITS_END - 1]}…{whole[-_ITS_END:]}"
 
     @display(description=_("Cost"))
     def cost(self, row: Any) -> str:
@@ -92,7 +100,7 @@ class Ledger(ReadOnly, ModelAdmin):
 
 
 @admin.register(RequestLog)
-class RequestLogAdmin(Pages, Ledger):
+class RequestLogAdmin(SavesFilters, Live, Ledger):
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
     list_filter = (
@@ -107,9 +115,11 @@ class RequestLogAdmin(Pages, Ledger):
             {
                 "fields": (
                     ("alias", "provider_name"),
-                    ("sent_to", "config_version"),
+                    ("sent_to", "route_decision"),
+                    ("attempts", "config_version"),
                     ("total_tokens", "cost"),
                     ("cache", "saved"),
+                    ("trace_id", "given_again"),
                     ("took", "first_token"),
                     ("prompt_name", "prompt_version"),
                     "dropped",
@@ -117,8 +127,9 @@ class RequestLogAdmin(Pages, Ledger):
             },
         ),
     )
-    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode")
+    readonly_fields = ("when", "cost", "saved", "took", "first_token", "sent_to", "mode", "route_decision", "given_again")
     change_form_after_template = "admin/llmcontrol/attempts.html"
+    list_before_template = "admin/llmcontrol/requests_list.html"
 
     @display(description=_("Status"), label={"ok": "success", "refused": "warning", "left": "info", "failed": "danger"})
     def status(self, row: RequestLog) -> tuple[str, str]:
@@ -135,13 +146,38 @@ class RequestLogAdmin(Pages, Ledger):
     def saved(self, row: RequestLog) -> str:
         return "–" if row.saved_micros is None else amount(row.saved_micros, row.currency)
 
+    @display(description=_("Given again"))
+    def given_again(self, row: RequestLog) -> str:
+        return gettext("yes: the answer to another request with its Idempotency-Key") if row.replayed else gettext("no")
+
+    @display(description=_("Route decision"))
+    def route_decision(self, row: RequestLog) -> str:
+        if not row.decision:
+            return gettext("The request named its model")
+        return format_html('<a class="text-primary-600 dark:text-primary-500" href="#why">{}</a>', chosen(row))
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
-        told = explanation(row) if row and row.decision else None
-        context = {"attempts": _attempts_of(row) if row else [], "explanation": told, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, context)
+        context = self._told(request, row) if row else {}
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def _told(self, request: HttpRequest, row: RequestLog) -> dict[str, Any]:
+        attempts = attempts_of(row)
+        drawn = timeline(row, attempts)
+        keys = _key_names(attempts) if request.user.has_perm("providers.view_providerkey") else None
+        shown = [_shown(attempt, bars, keys) for attempt, bars in zip(attempts, drawn.attempts, strict=True)]
+        context: dict[str, Any] = {
+            "attempts": shown,
+            "timeline": drawn,
+            "explanation": explanation(row, attempts) if row.decision else None,
+        }
+        if request.user.has_perm("monitoring.view_requestbody"):
+            found: Any = request_links_wanted.send(type(self), row=row, user=request.user)
+            links = [link for _, offered in found for link in offered]
+            context |= {"bodies_kept": bodies.kept(row), "links": links, **bodies_kept_how()}
+        return context
 
     def get_urls(self) -> list[URLPattern]:
         page = path("<path:object_id>/bodies/", self.admin_site.admin_view(self.bodies), name="monitoring_requestlog_bodies")
@@ -159,24 +195,39 @@ class RequestLogAdmin(Pages, Ledger):
             else ()
         )
         kept = [(name, bodies.shown(text, size)) for name, text, size in parts]
-        return self.page(request, "bodies.html", row, gettext("What was asked and answered"), kept=kept)
+        title = gettext("What was asked and answered")
+        return self.page(request, "bodies.html", row, title, kept=kept, **bodies_kept_how())
 
 
-def _attempts_of(request: RequestLog) -> list[dict[str, Any]]:
-    rows = attempts_of(request)
-    return [
-        {
-            "row": row,
-            "cost": amount(row.cost_micros, row.currency),
-            "took": milliseconds(row.duration_ms),
-            "kind": UsageRecordAdmin.STATUS_KINDS[row.status],
-        }
-        for row in rows
-    ]
+def bodies_kept_how() -> dict[str, Any]:
+    """For the sentence that says how bodies come to be kept."""
+    return {"bodies_max_bytes": settings.BODY_MAX_BYTES, "bodies_days": settings.BODY_RETENTION_DAYS}
+
+
+def _key_names(attempts: Sequence[UsageRecord]) -> dict[str, str]:
+    ids = {attempt.provider_key_id for attempt in attempts}
+    found: Any = provider_key_names_wanted.send(UsageRecord, ids=ids)
+    return {key: name for _, names in found for key, name in names.items()}
+
+
+def _shown(attempt: UsageRecord, bars: Sequence[Bar], keys: Mapping[str, str] | None) -> dict[str, Any]:
+    """`keys` None: not to be seen."""
+    return {
+        "row": attempt,
+        "bars": bars,
+        "key": None
+        if keys is None
+        else keys.get(attempt.provider_key_id, gettext("deleted") if attempt.provider_key_id else gettext("none")),
+        "meaning": meaning(attempt),
+        "cost": amount(attempt.cost_micros, attempt.currency),
+        "took": milliseconds(attempt.duration_ms),
+        "first_token": milliseconds(attempt.first_token_ms),
+        "kind": UsageRecordAdmin.STATUS_KINDS[attempt.status],
+    }
 
 
 @admin.register(UsageRecord)
-class UsageRecordAdmin(Ledger):
+class UsageRecordAdmin(SavesFilters, Ledger):
     STATUS_KINDS = {"ok": "success", "error": "danger", "client_closed": "info", "interrupted": "warning"}
 
     list_display = (
@@ -229,6 +280,7 @@ class UsageRecordAdmin(Ledger):
         (_("Time"), {"fields": (("took", "first_token"), "config_version")}),
     )
     readonly_fields = ("when", "cost", "took", "first_token", "sent_to", "mode")
+    list_before_template = "admin/llmcontrol/saved_filters.html"
 
     @display(description=_("Status"), label=STATUS_KINDS)
     def outcome(self, row: UsageRecord) -> tuple[str, str]:

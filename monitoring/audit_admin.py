@@ -20,6 +20,7 @@ from monitoring.admin import Ledger
 from monitoring.columns import display
 from monitoring.filters import Between, Named, Since
 from monitoring.models import AuditEvent
+from monitoring.saved_filters import SavesFilters
 
 HISTORY_ROWS = 50
 KINDS = {
@@ -62,7 +63,7 @@ class SourceNamed(Named):
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(Ledger):
+class AuditEventAdmin(SavesFilters, Ledger):
     """Nobody adds, changes or deletes: there is no such permission, for superusers either."""
 
     list_display = ("when", "who", "source", "what", "on", "summary")

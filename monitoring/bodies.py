@@ -57,6 +57,11 @@ def prune(before: datetime) -> int:
     return RequestBody.objects.filter(pk__in=list(old[:_ROWS_PER_DELETE])).delete()[0]
 
 
+def kept(request: RequestLog) -> bool:
+    """Whether there is something to read; that this was asked is not recorded."""
+    return RequestBody.objects.filter(request_id=request.request_id).exists()
+
+
 def read(request: RequestLog) -> Bodies | None:
     """What is kept of one request, None = nothing. That it was read is in the audit trail, or else it is not. Raises AuditUnavailable."""
     with transaction.atomic():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.utils.translation import ngettext
+
 from core import choice
 from monitoring.models import RequestLog, UsageRecord
 
@@ -12,11 +14,11 @@ MAX_ATTEMPTS = 50
 _BY_NAME = "by name"
 
 
-def explanation(row: RequestLog) -> dict[str, Any]:
+def explanation(row: RequestLog, attempts: Sequence[UsageRecord] | None = None) -> dict[str, Any]:
     """`candidates` in the order in which they were to be asked, then the rejected ones; each with the reason. Where the request named
-    its model, nothing was chosen, and the candidates are those that were asked."""
+    its model, nothing was chosen, and the candidates are those that were asked. `attempts`: of this row, where they have been read."""
     decision = choice.read(row.decision) if row.decision else None
-    attempts = attempts_of(row)
+    attempts = attempts_of(row) if attempts is None else attempts
     return {
         "request_id": row.request_id,
         "asked": row.alias,
@@ -33,6 +35,19 @@ def explanation(row: RequestLog) -> dict[str, Any]:
         "candidates": _candidates(decision) if decision else _asked(attempts),
         "attempts": [_attempt(attempt) for attempt in attempts],
     }
+
+
+def chosen(row: RequestLog) -> str:
+    """In a few words, of a row with a decision."""
+    decision = choice.read(row.decision)
+    lines = choice.explained(decision) if decision else []
+    rejected = sum(line.place is None for line in lines)
+    said = ngettext(
+        "%(count)d candidate, %(rejected)d rejected: why this model",
+        "%(count)d candidates, %(rejected)d rejected: why this model",
+        len(lines),
+    )
+    return said % {"count": len(lines), "rejected": rejected}
 
 
 def attempts_of(row: RequestLog) -> list[UsageRecord]:

@@ -84,9 +84,10 @@ def _moment(day: str, clock: str, missing_time: time) -> datetime | None:
 class Outcome(admin.SimpleListFilter):
     title = _("outcome")
     parameter_name = "outcome"
+    choices_offered: ClassVar = [(value, label) for value, (label, _rows) in _OUTCOMES.items()]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, str(label)) for value, (label, _rows) in _OUTCOMES.items()]
+        return [(value, str(label)) for value, label in self.choices_offered]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(_OUTCOMES[str(self.value())][1]) if self.value() in _OUTCOMES else queryset

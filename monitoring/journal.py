@@ -103,7 +103,8 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
 
     `cache`: hit | shared | miss, "" = the cache was not asked. `saved_micros`: of `currency`, what the answer that was given again had
     cost; None = nothing was, or its price is not known. `decision`: which models there were to choose from, and why in this order, as
-    `core.choice` stores it; "" = the request named its model.
+    `core.choice` stores it; "" = the request named its model. `trace_id`: 32 hex digits, "" = nothing is traced. `replayed`: it was given
+    what another request with its Idempotency-Key was given.
     """
 
     started_at: float
@@ -136,6 +137,8 @@ class RequestEnded(msgspec.Struct, tag="request", array_like=True, frozen=True, 
     cache: str = ""
     saved_micros: int | None = None
     decision: str = ""
+    trace_id: str = ""
+    replayed: bool = False
 
 
 Record = AttemptOpened | AttemptSettled | RequestEnded

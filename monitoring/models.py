@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
 
 from monitoring import histogram
@@ -165,6 +166,12 @@ class RequestLog(models.Model):
         null=True, help_text="What the answer that was given again had cost; empty = nothing, or unknown."
     )
     decision = models.TextField(blank=True, default="", db_default="", editable=False, help_text="Why this model: see core.choice.")
+    trace_id = models.CharField(
+        "trace", max_length=32, blank=True, default="", db_default="", help_text="Of its trace, if the gateway exports traces."
+    )
+    replayed = models.BooleanField(
+        "given again", default=False, db_default=False, help_text="What another request with its Idempotency-Key was answered."
+    )
 
     class Meta:
         verbose_name = "request"
@@ -203,6 +210,33 @@ class RequestBody(models.Model):
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class SavedFilter(models.Model):
+    """A filter of one of the admin's lists, under a name: its owner's, or everybody's who sees that list. Written by
+    `monitoring.saved_filters` alone."""
+
+    MAX_NAME, MAX_QUERY = 60, 2000
+
+    class List(models.TextChoices):
+        REQUESTS = "requestlog", "Requests"
+        USAGE = "usagerecord", "Usage"
+        AUDIT = "auditevent", "Audit trail"
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="saved_filters")
+    listing = models.CharField("list", max_length=20, choices=List.choices)
+    name = models.CharField(max_length=MAX_NAME)
+    query = models.CharField(max_length=MAX_QUERY, help_text="As it stands in the list's address.")
+    shared = models.BooleanField("for everybody", default=False)
+
+    class Meta:
+        ordering = ["name", "pk"]
+        default_permissions = ()
+        permissions = [("share_savedfilter", "Can share saved filters with everybody, and delete shared ones")]
+        constraints = [models.UniqueConstraint(fields=["owner", "listing", "name"], name="saved_filter_name")]
+
+    def __str__(self) -> str:
+        return f"{self.get_listing_display()}: {self.name}"
 
 
 class Rollup(models.Model):

@@ -10,7 +10,9 @@ class ProvidersConfig(AppConfig):
     def ready(self) -> None:
         from django.conf import settings
 
-        from providers import checks  # noqa: F401  (registers them)
+        from monitoring.signals import provider_key_names_wanted
+        from providers import checks, services  # noqa: F401  (checks registers them)
         from providers.adapters import registry
 
         registry.allow_custom(settings.CUSTOM_ADAPTERS)
+        provider_key_names_wanted.connect(services.names_of_keys, dispatch_uid="providers.services")

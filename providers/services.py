@@ -5,7 +5,8 @@ Every write validates the whole row and runs in one transaction. ValidationError
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -49,6 +50,7 @@ WRITABLE = (
 MAX_SECRET_CHARACTERS = 500
 MAX_KEYS = 100
 TESTABLE = ("chat", "embedding")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def spec_of(provider: Provider, keys: Iterable[ProviderKey]) -> ProviderSpec:
@@ -125,6 +127,12 @@ def moves(provider: Provider, changes: Mapping[str, Any]) -> bool:
     names = ("base_url", "provider_type")
     there = Provider(**{name: changes.get(name, getattr(provider, name)) for name in names})
     return origin(provider.address) != origin(there.address)
+
+
+def names_of_keys(ids: Collection[str], **signal: Any) -> dict[str, str]:
+    """What people know these keys by. Receiver of `provider_key_names_wanted`."""
+    rows = ProviderKey.objects.filter(pk__in=[key for key in ids if _ID.fullmatch(key)])
+    return {str(row.pk): row.label for row in rows.defer("secret")}
 
 
 def disable_provider(provider: Provider) -> None:

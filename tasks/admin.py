@@ -101,12 +101,12 @@ class TaskTypeAdmin(ModelAdmin):
     search_fields = ("name", "description", "prompt")
     fieldsets = (
         (None, {"fields": ("name", "description", "is_active")}),
-        ("What it asks, and what it answers", {"fields": (("prompt", "prompt_version"), "result_schema")}),
-        ("Where a task says nothing else", {"fields": ("model", ("max_tokens", "temperature"), "timeout_s")}),
-        ("Limits", {"fields": ("max_concurrency",)}),
+        (_("What it asks, and what it answers"), {"fields": (("prompt", "prompt_version"), "result_schema")}),
+        (_("Where a task says nothing else"), {"fields": ("model", ("max_tokens", "temperature"), "timeout_s")}),
+        (_("Limits"), {"fields": ("max_concurrency",)}),
     )
 
-    @display(description="Status", label={"on": "success", "off": "danger"})
+    @display(description=_("Status"), label={"on": "success", "off": "danger"})
     def active(self, row: TaskType) -> str:
         return "on" if row.is_active else "off"
 

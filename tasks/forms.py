@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from models_registry.models import PromptTemplate
@@ -20,12 +22,12 @@ class _SchemaField(forms.JSONField):
 
 
 class TaskTypeForm(forms.ModelForm):
-    prompt = forms.ChoiceField(widget=UnfoldAdminSelectWidget, help_text="Its variables are the data of the task.")
+    prompt = forms.ChoiceField(widget=UnfoldAdminSelectWidget, help_text=_("Its variables are the data of the task."))
     result_schema = _SchemaField(
-        label="Schema of the result",
+        label=_("Schema of the result"),
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 14}),
-        help_text='JSON schema that every result follows: {"type": "object", "properties": {…}, "required": […]}. Empty: a text.',
+        help_text=_('JSON schema that every result follows: {"type": "object", "properties": {…}, "required": […]}. Empty: a text.'),
     )
 
     class Meta:
@@ -38,4 +40,4 @@ class TaskTypeForm(forms.ModelForm):
         if self.instance.prompt and self.instance.prompt not in names:
             names.append(self.instance.prompt)  # it is gone, which saving says
         if "prompt" in self.fields:
-            self.fields["prompt"].choices = [("", "Choose a prompt"), *((name, name) for name in names)]  # type: ignore[attr-defined]
+            self.fields["prompt"].choices = [("", gettext("Choose a prompt")), *((name, name) for name in names)]  # type: ignore[attr-defined]

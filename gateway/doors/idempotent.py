@@ -132,7 +132,7 @@ class IdempotentExchange:
             error = ServerBusy("The answer that is shared under this Idempotency-Key broke off; send the request again.")
             await self._break_off(error, send)
             return True
-        self._generation.end(flight.error)
+        self._generation.end(flight.error, replayed=True)
         return True
 
     async def _break_off(self, error: GatewayError, send: Send) -> None:

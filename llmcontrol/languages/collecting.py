@@ -35,12 +35,13 @@ SENTENCES: Final = (
     *("telling/admin.py", "telling/callbacks.py", "telling/carrier.py", "telling/delivery.py", "telling/services.py", "tasks/admin.py"),
     *("core/money.py", "core/guard.py", "core/errors.py", "core/addresses.py", "providers/adapters/registry.py"),
     *("monitoring/admin.py", "monitoring/audit_admin.py", "monitoring/explain.py", "monitoring/filters.py", "monitoring/pages.py"),
-    *("llmcontrol/costs.py", "llmcontrol/dashboard.py", "llmcontrol/storage_errors.py"),
+    *("monitoring/saved_filters.py", "monitoring/timeline.py", "tasks/models.py"),
+    *("llmcontrol/costs.py", "llmcontrol/dashboard.py", "llmcontrol/playground.py", "llmcontrol/replay.py", "llmcontrol/storage_errors.py"),
 )
 # Of these also what is less than a sentence: reasons and names of groups, which are put together.
 FRAGMENTS: Final = (
     *("core/choice.py", "gateway/choice.py", "monitoring/explain.py", "models_registry/chains.py", "models_registry/catalogue.py"),
-    *("telling/alerts/conditions.py", "telling/alert_services.py"),
+    *("telling/alerts/conditions.py", "telling/alert_services.py", "tasks/schemas.py"),
 )
 _NOT_READ: Final = frozenset(
     {"checks.py", "seeding.py", "provider_file.py", "jobs.py", "signals.py", "queue.py", "shipped_prompts.py", "roles.py"}

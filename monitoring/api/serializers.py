@@ -61,7 +61,7 @@ class RequestLogSerializer(_Log):
             *("request_id", "started_at", "team", "team_id", "key", "key_id", "dialect", "provider", "model", "model_id", "streamed"),
             *("status_code", "error_code", "error_message", "attempts", "total_tokens", "cost", "currency"),
             *("cache", "saved", "duration_ms", "first_token_ms", "config_version", "dropped", "user", "task_type", "tag"),
-            *("prompt", "prompt_version"),
+            *("prompt", "prompt_version", "trace_id", "replayed"),
         )
 
 

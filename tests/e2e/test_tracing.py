@@ -74,7 +74,9 @@ def test_a_request_that_fails_over_is_one_trace_in_both_formats(traced: Control,
     traced.apply()
     body = {"model": alias, "messages": wire.asking(prompt), "stream": True}
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "shop=1"}
-    assert wire.call(traced.base_url, "POST", "/v1/chat/completions", key=traced.key, body=body, headers=headers).status == 200
+    answer = wire.call(traced.base_url, "POST", "/v1/chat/completions", key=traced.key, body=body, headers=headers)
+    assert answer.status == 200
+    assert traced.request(answer.request_id)["trace_id"] == TRACE
     found = until(lambda: len(told := spans(collector, TRACE)) >= 3 and told, "three spans as OTLP")
     as_zipkin = until(lambda: len(told := zipkin(collector, TRACE)) >= 3 and told, "three spans as Zipkin")
     root = next(span for span in found if span["parent"] == PARENT)

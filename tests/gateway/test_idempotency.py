@@ -165,6 +165,7 @@ async def test_fifty_at_once_are_one_call_and_one_charge(bench: Bench) -> None:
     assert len(bench.sink.of(AttemptSettled)) == 1
     ended = bench.sink.of(RequestEnded)
     assert len(ended) == 50
+    assert [record.replayed for record in ended].count(False) == 1
     assert sum(record.total_tokens for record in ended) == ANSWER.usage.total_tokens
     assert bench.settled_in_full()
 

@@ -145,6 +145,8 @@ def test_an_end_says_each_thing_under_its_name() -> None:
         "cache": "",
         "saved_micros": None,
         "decision": "",
+        "trace_id": "",
+        "replayed": False,
     }
     assert ended(None) == answered
 

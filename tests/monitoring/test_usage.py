@@ -105,9 +105,9 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
     labels = {"end_user": "ann", "task_type": "translation", "tag": "nightly"}
     journal.write(opened("a", **labels))
-    journal.write(
-        settled("a"), ended("a", **labels, cache="shared", saved_micros=77, prompt_name="greet", prompt_version=3, decision="why")
-    )
+    more = {"cache": "shared", "saved_micros": 77, "prompt_name": "greet", "prompt_version": 3, "decision": "why"}
+    more |= {"trace_id": "0af7651916cd43dd8448eb211c80319c", "replayed": True}
+    journal.write(settled("a"), ended("a", **labels, **more))
 
     assert make_drainer(journal).drain()
 
@@ -174,11 +174,7 @@ def test_an_answered_request_becomes_its_two_rows(tmp_path: Path) -> None:
         "first_token_ms": 212,
         "dropped": "seed",
         "config_version": 17,
-        "cache": "shared",
-        "saved_micros": 77,
-        "prompt_name": "greet",
-        "prompt_version": 3,
-        "decision": "why",
+        **more,
         **labels,
     }
 

@@ -5,6 +5,8 @@
   const state = document.getElementById("playground-state");
   const panes = Object.fromEntries([...document.querySelectorAll("[data-side]")].map((pane) => [pane.dataset.side, pane]));
   const HOUR_MS = 3600 * 1000, TRIES = 20, AGAIN_MS = 500;
+  const kept = document.getElementById("replayed");
+  const replayed = kept ? JSON.parse(kept.textContent) : { messages: [], fields: {} };
   let key = null, socket = null;
   const running = new Map();
 
@@ -60,9 +62,11 @@
   function ask(side, model) {
     const pane = panes[side];
     const id = `${side}${Date.now()}`;
-    const messages = [{ role: "user", content: form.elements.prompt.value }];
+    const messages = [...replayed.messages];
+    if (form.elements.prompt.value) messages.push({ role: "user", content: form.elements.prompt.value });
     if (form.elements.system.value) messages.unshift({ role: "system", content: form.elements.system.value });
-    const request = { model, messages, stream: true, stream_options: { include_usage: true }, max_tokens: Number(form.elements.max_tokens.value) || undefined };
+    const request = { ...replayed.fields, model, messages, stream: true, stream_options: { include_usage: true }, max_tokens: Number(form.elements.max_tokens.value) || undefined };
+    if (!messages.length) delete request.messages; // a prompt template has them all
     if (form.elements.temperature.value) request.temperature = Number(form.elements.temperature.value);
     pane.hidden = false;
     pane.querySelector("h3").textContent = model;
@@ -79,6 +83,11 @@
     if (frame.type === "delta" && frame.text) {
       if (one.first === null) show(one.pane, form.dataset.first, `${Math.round((one.first = performance.now()) - one.began)} ms`);
       one.pane.querySelector(".llmc-play-answer").append(frame.text);
+    } else if (frame.type === "delta" && frame.delta && frame.delta.tool_calls) {
+      for (const { function: called } of frame.delta.tool_calls) {
+        if (called && called.name) one.pane.querySelector(".llmc-play-answer").append(`\n→ ${called.name} `);
+        if (called && called.arguments) one.pane.querySelector(".llmc-play-answer").append(called.arguments);
+      }
     } else if (frame.type === "usage") {
       show(one.pane, form.dataset.tokens, form.dataset.counts.replace("IN", frame.usage.prompt_tokens).replace("OUT", frame.usage.completion_tokens));
     } else if (frame.type === "error") {
