@@ -22,7 +22,7 @@ class _SchemaField(forms.JSONField):
 
 
 class TaskTypeForm(forms.ModelForm):
-    prompt = forms.ChoiceField(widget=UnfoldAdminSelectWidget, help_text=_("Its variables are the data of the task."))
+    prompt = forms.ChoiceField(label=_("Prompt"), widget=UnfoldAdminSelectWidget, help_text=_("Its variables are the data of the task."))
     result_schema = _SchemaField(
         label=_("Schema of the result"),
         required=False,

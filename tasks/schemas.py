@@ -40,7 +40,7 @@ def refusal(schema: Any) -> str:
             return f"It is nested deeper than {MAX_DEPTH} levels."
         for word, why in _REFUSED.items():
             if word in part:
-                return f"{path} has {word!r}: {why}."
+                return f"At {path} stands {word!r}: {why}."
     return _fault_of(schema)
 
 

@@ -230,7 +230,9 @@ def _pages_of(name: str, page: admin.ModelAdmin, row: object) -> list[str]:
 
 def test_no_page_says_in_english_what_has_a_translation(root: Client, world: World, found: tuple[stored.Catalogue, ...]) -> None:
     english = _english(found)
-    urls = [reverse(name) for name in ("admin:index", "costs", "playground", "decrypt-health", "admin:password_change")]
+    names = ("admin:index", "costs", "playground", "decrypt-health", "admin:password_change", "admin:monitoring_requestlog_live")
+    urls = [*(reverse(name) for name in names), f"{reverse('playground')}?request={world.request.request_id}"]
+    urls += [f"{reverse(f'admin:monitoring_{name}_changelist')}?since=30d" for name in ("requestlog", "usagerecord", "auditevent")]
     for model, page in admin.site._registry.items():
         row = model._default_manager.first()
         if row is not None:

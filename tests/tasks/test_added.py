@@ -97,9 +97,9 @@ def test_the_trail_has_it(triage: TaskType) -> None:
 @pytest.mark.parametrize(
     ("part", "where"),
     [
-        ({"$ref": "https://schemas.example/x"}, "$.properties.a has '$ref'"),
-        ({"items": {"pattern": "(a+)+$"}}, "$.properties.a.items has 'pattern'"),
-        ({"anyOf": [{}, {"$defs": {}}]}, "$.properties.a.anyOf[1] has '$defs'"),
+        ({"$ref": "https://schemas.example/x"}, "At $.properties.a stands '$ref':"),
+        ({"items": {"pattern": "(a+)+$"}}, "At $.properties.a.items stands 'pattern':"),
+        ({"anyOf": [{}, {"$defs": {}}]}, "At $.properties.a.anyOf[1] stands '$defs':"),
     ],
 )
 def test_what_could_be_fetched_or_take_for_ever_is_refused(part: dict[str, Any], where: str) -> None:
