@@ -11,6 +11,8 @@ from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
 from tests.browser.test_admin_browser import ARGUMENTS, CHROMIUM, TIMEOUT_MS, picture, pytestmark, server
 from tests.browser.test_playground import furnished
+from tests.browser.test_requests import asked, keeping
+from tests.e2e.control import Control
 from tests.live import LiveServer
 
 __all__ = ["pytestmark", "server"]
@@ -90,3 +92,35 @@ def test_the_playground_speaks_chinese(chinese: Page, server: LiveServer) -> Non
     expect(left.locator("dl")).to_contain_text("回答者")
     expect(left.locator("dl")).to_contain_text("USD")
     picture(chinese, "zh-playground")
+
+
+def test_a_request_its_live_list_and_its_replay_are_chinese(chinese: Page, server: LiveServer) -> None:
+    control = Control(server.base_url, server.admin_token or "", server.api_key or "")
+    alias = control.model(control.provider("", kind="echo"), "echo-1")["alias"]
+    key = keeping(control)
+    control.apply()
+    told = asked(control, alias, key=key)
+    log_in(chinese, server)
+    chinese.goto(f"{server.base_url}/admin/monitoring/requestlog/?model={alias}")
+    expect(chinese.get_by_role("button", name="保存此筛选")).to_be_visible()
+    picture(chinese, "zh-requests")
+    chinese.get_by_role("link", name="实时跟踪").click()
+    expect(chinese.get_by_text("实时。", exact=True)).to_be_visible()
+    chinese.get_by_role("button", name="暂停").click()
+    expect(chinese.get_by_text("已暂停。")).to_be_visible()
+    picture(chinese, "zh-live")
+    chinese.locator("#live tbody a").first.click()
+    expect(chinese.get_by_role("heading", name="对厂商的调用尝试")).to_be_visible()
+    again = chinese.get_by_role("link", name="换一个模型重新提问")
+    for _ in range(20):  # bodies come in behind the record
+        if again.count():
+            break
+        chinese.wait_for_timeout(100)
+        chinese.reload()
+    picture(chinese, "zh-request")
+    chinese.get_by_text("对话内容").scroll_into_view_if_needed()
+    picture(chinese, "zh-request-attempts")
+    again.click()
+    expect(chinese.get_by_text(f"请求 {told['request_id']} 所问的内容已填入")).to_be_visible()
+    expect(chinese.locator("[data-stored] dl")).to_contain_text("完整回答")
+    picture(chinese, "zh-replay")
