@@ -242,7 +242,9 @@ def _measure(rows: int, limit_ms: float) -> list[str]:
     from django.test import Client
 
     from access.services import create_personal_token
+    from llmcontrol import memory
 
+    memory.collect_seldom()  # as where it is served
     root = User.objects.create_superuser("bench")
     browser = Client(SERVER_NAME="localhost")
     browser.force_login(root)

@@ -8,7 +8,6 @@ the process.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -210,10 +209,7 @@ class DataPlane:
         self._tasks.append(asyncio.create_task(self._drainer.run()))
         self._tasks.append(asyncio.create_task(self._budgets.run()))
         self._tasks.append(asyncio.create_task(memory.give_back()))
-        # What start-up made lives as long as the process: the collector need not look at it again for each request.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 100)
+        memory.collect_seldom()
         self._gateway.pipeline = self._pipeline
         self._loop = asyncio.get_running_loop()
         webhooks_due.connect(self._wake_deliverer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 from functools import lru_cache
 
 # What is free in between is used again soon; below this it is not worth the lock that a trim holds.
@@ -23,6 +24,13 @@ class _Usage(ctypes.Structure):
         (name, ctypes.c_size_t)
         for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
     ]
+
+
+def collect_seldom() -> None:
+    """What start-up made lives as long as the process: the collector need not look at it again and again while requests wait."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 async def give_back() -> None:
