@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.sharing import redis_link, redis_peers
 from gateway.sharing.peers import Alone
 from gateway.sharing.redis_address import read_address
 from gateway.sharing.redis_peers import RedisPeers
@@ -18,9 +19,17 @@ from tests.gateway.redis_server import RedisServer, redis_server
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
+def running_redis() -> Iterator[RedisServer]:
     with redis_server() as server:
         yield server
+
+
+@pytest.fixture
+def redis(running_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    """It is there, however long a busy machine lets it wait: after TIMEOUT_S it would be as good as away, and everybody alone."""
+    for module in (redis_link, redis_peers):
+        monkeypatch.setattr(module, "TIMEOUT_S", 10.0)
+    return running_redis
 
 
 @pytest.fixture
