@@ -191,6 +191,10 @@ class Chunks:
         pieces.clear()
         return body
 
+    def close(self) -> None:
+        """No more comes. The parser knows its owner: together they would wait for the collector."""
+        del self._parser
+
     # What llhttp calls
 
     def on_message_begin(self) -> None:

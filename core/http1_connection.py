@@ -195,6 +195,8 @@ class Connection(asyncio.Protocol):
                     return
             self._read_body(answer, data)
         except Malformed as exc:
+            # Its frames hold what was read, and the answer that is to hold it: together they would wait for the collector.
+            exc.__traceback__ = exc.__context__ = None
             self._leave(exc)
             self._transport.abort()
 
@@ -207,6 +209,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Without `eof_received` before it: aborted, reset, or TLS that stopped without its own end, which anybody on the
         way can bring about (RFC 9112, section 9.8)."""
+        if self._chunks is not None:
+            self._chunks.close()
+            self._chunks = None
         self._leave(Broken(repr(exc) if exc else "closed without an end of TLS", untouched=self._untouched()))
 
     def pause_writing(self) -> None:

@@ -15,7 +15,7 @@ from operator import add
 from typing import Any, Final
 
 from django.db import models
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum, Value
 
 from core.money import plain
 from monitoring import histogram
@@ -60,11 +60,13 @@ _COUNTS: Final[Mapping[str, str]] = {
     "unconverted_attempts": "unconverted_attempts",
 }
 _MONEY: Final = ("cost_micros", "cost_reporting_micros", "charged_micros")
-_NUMBERS: Final = (*_COUNTS.values(), *_MONEY, *(column for columns in _TOKENS.values() for column in columns))
+NUMBERS: Final = (*_COUNTS.values(), *_MONEY, *(column for columns in _TOKENS.values() for column in columns))
 _ATTEMPTS, _UNPRICED, _UNCONVERTED, _COST, _COST_REPORTING, _CHARGED = map(
-    _NUMBERS.index, ("attempts", "unpriced_attempts", "unconverted_attempts", *_MONEY)
+    NUMBERS.index, ("attempts", "unpriced_attempts", "unconverted_attempts", *_MONEY)
 )
-_TOKEN_COLUMNS: Final = {name: slice(_NUMBERS.index(columns[0]), _NUMBERS.index(columns[-1]) + 1) for name, columns in _TOKENS.items()}
+_TOKEN_COLUMNS: Final = {name: slice(NUMBERS.index(columns[0]), NUMBERS.index(columns[-1]) + 1) for name, columns in _TOKENS.items()}
+# What `cost_row` looks at. Over hundreds of thousands of rollups each column that is summed takes its milliseconds.
+FOR_COSTS: Final = frozenset(NUMBERS) - {"refused_requests", "failed_attempts", *_TOKENS["output_tokens"]}
 _DURATIONS: Final = (*DURATION_COLUMNS, *FIRST_TOKEN_COLUMNS)
 
 
@@ -124,7 +126,7 @@ def _day(moment: datetime) -> datetime:
 class Sums:
     """One row of an answer. Money is in micros by currency; currencies are never added up."""
 
-    numbers: Sequence[int] = (0,) * len(_NUMBERS)
+    numbers: Sequence[int] = (0,) * len(NUMBERS)
     durations: Sequence[int] = ()
     cost: dict[str, int] = field(default_factory=dict)
     cost_reporting: dict[str, int] = field(default_factory=dict)
@@ -182,8 +184,11 @@ def rollups_for(asked: Collection[str]) -> QuerySet[Any]:
     return LabelRollup.objects.all()
 
 
-def sums(rollups: QuerySet[Any], period: Period, group_by: Sequence[str], durations: bool = True) -> Grouped:
+def sums(
+    rollups: QuerySet[Any], period: Period, group_by: Sequence[str], durations: bool = True, needed: Collection[str] = NUMBERS
+) -> Grouped:
     """The sums of each combination of GROUPS that occurs, in order; of `rollups_for` labels for whole days, without durations.
+    `needed`: columns; others are 0.
 
     Raises Refused.
     """
@@ -197,7 +202,7 @@ def sums(rollups: QuerySet[Any], period: Period, group_by: Sequence[str], durati
         within, durations = Q(start__gte=period.since, start__lt=period.until), False
     else:
         within = period.rollups(by_hour)
-    for group, money, numbers, counted in _found(rollups.filter(within), group_by, _DURATIONS if durations else ()):
+    for group, money, numbers, counted in _found(rollups.filter(within), group_by, needed, _DURATIONS if durations else ()):
         grouped[group].take(*money, numbers, counted)
         if len(grouped) > MAX_ROWS:
             raise _too_many()
@@ -205,11 +210,12 @@ def sums(rollups: QuerySet[Any], period: Period, group_by: Sequence[str], durati
 
 
 def _found(
-    rollups: QuerySet[Any], group_by: Sequence[str], durations: Sequence[str]
+    rollups: QuerySet[Any], group_by: Sequence[str], needed: Collection[str], durations: Sequence[str]
 ) -> Iterator[tuple[tuple[Any, ...], tuple[str, str], Sequence[int], Sequence[int]]]:
     columns = list(dict.fromkeys(GROUPS[name] for name in group_by))
     # Of small integers a sum is an int already: Django would convert each of them once more.
-    summed = {f"sum_{name}": Sum(name) for name in _NUMBERS} | {f"sum_{name}": Sum(name, output_field=models.Field()) for name in durations}
+    summed: dict[str, Any] = {f"sum_{name}": Sum(name) if name in needed else Value(0) for name in NUMBERS}
+    summed |= {f"sum_{name}": Sum(name, output_field=models.Field()) for name in durations}
     found = rollups.order_by().values(*columns, "currency", "reporting_currency").annotate(**summed)
     words = [(_WORDS.get(name, str), columns.index(GROUPS[name])) for name in group_by]
     limit = MAX_ROWS * _MAX_FOUND_PER_ROW
@@ -218,7 +224,7 @@ def _found(
             raise _too_many()
         group = tuple(word(row[place]) for word, place in words)
         money, rest = row[len(columns) : len(columns) + 2], row[len(columns) + 2 :]
-        yield group, money, rest[: len(_NUMBERS)], rest[len(_NUMBERS) :]
+        yield group, money, rest[: len(NUMBERS)], rest[len(NUMBERS) :]
 
 
 def hour_name(moment: datetime) -> str:

@@ -29,6 +29,7 @@ NAME, QUEUE = "tasks.attempt", "tasks"
 _EPOCH_S = 1_757_000_000
 _CONNECTIONS = 4
 _GIVE_UP_S = 1.0
+_CONNECTED_WITHIN_S = 5.0  # a worker that ends while the database is away waits for this some times in a row
 _FAILURES = (exceptions.ProcrastinateException, psycopg.Error, psycopg_pool.PoolTimeout, OSError)
 _log = logging.getLogger(__name__)
 
@@ -66,10 +67,18 @@ class Feed:
                 _log.warning("procrastinate's worker has ended; another begins in %.1f s", self._poll_s)
             except _FAILURES as exc:
                 _log.warning("procrastinate cannot be used (%s); tried again in %.1f s", in_one_line(exc), self._poll_s)
+            if _cancelled():  # a worker that is told to end may answer by what it could not do any more
+                raise asyncio.CancelledError
             await asyncio.sleep(self._poll_s)
 
     async def _work(self) -> None:
-        connector = PsycopgConnector(kwargs=connector_params(), min_size=1, max_size=_CONNECTIONS, reconnect_timeout=self._silence_s)
+        connector = PsycopgConnector(
+            kwargs=connector_params(),
+            min_size=1,
+            max_size=_CONNECTIONS,
+            timeout=_CONNECTED_WITHIN_S,
+            reconnect_timeout=self._silence_s,
+        )
         app = App(connector=connector)
         app.task(name=NAME, queue=QUEUE)(self._attempt)
         async with app.open_async():
@@ -103,3 +112,8 @@ class Feed:
                 await app.job_manager.prune_stalled_workers(self._silence_s)
             except _FAILURES as exc:
                 _log.warning("what workers that are gone have left behind stays for now (%s)", in_one_line(exc))
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

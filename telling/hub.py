@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 MAX_WAITING = 100
 MAX_RESUMED = 1_000
 _AT_ONCE = 1_000
+_IN_A_ROW = 20  # frames, before the loop's other work has its turn: a thousand at a time would be a pause in every stream
 _AFTER_FAILURE_S = 1.0
 
 
@@ -79,6 +80,7 @@ class Hub:
         self._poll_s = poll_s
         self._joining: list[tuple[Listener, int | None]] = []
         self._listeners: dict[str, set[Listener]] = {}
+        self._told = 0
         self._seq: int | None = None  # None: nobody has listened for a while
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -141,6 +143,9 @@ class Hub:
         for told in found:
             for listener in set[Listener]().union(*(self._listeners.get(topic, ()) for topic in told.topics)):
                 listener.put(told)
+                self._told += 1
+                if not self._told % _IN_A_ROW:
+                    await asyncio.sleep(0)
             self._seq = told.seq
         while self._joining:
             listener, since = self._joining[0]

@@ -91,6 +91,9 @@ class Exchange:
                 self._keep_alive.abort()
             if self._watching is not None:
                 self._watching.cancel()
+            # They know this exchange: without an end to that, all it holds would wait for the collector, which comes seldom.
+            self._keep_alive = self._watching = None
+            del self._task
 
     async def _whole(self) -> None:
         answer = self._generation.answer

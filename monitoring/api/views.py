@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from django.utils import timezone
@@ -71,6 +71,7 @@ class _Sums(GenericAPIView):
     renderer_classes = (JSONRenderer, CSVRenderer)
     permission_for = {"get": "monitoring.view_usagerecord"}
     with_durations = False
+    needed: Collection[str] = stats.FOR_COSTS
 
     row: Callable[[stats.Sums], dict[str, Any]]
 
@@ -86,7 +87,7 @@ class _Sums(GenericAPIView):
             period = stats.Period.around(asked["since"], asked["until"], timezone.now())
             if rollups.model is LabelRollup:
                 period = period.whole_days()
-            found = stats.sums(seen, period, group_by, self.with_durations)
+            found = stats.sums(seen, period, group_by, self.with_durations, self.needed)
         except stats.Refused as refused:
             raise ValidationError({refused.parameter: [ErrorDetail(str(refused), code="invalid")]}) from refused
         if isinstance(request.accepted_renderer, CSVRenderer):
@@ -109,6 +110,7 @@ class UsageStatsView(_Sums):
 
     serializer_class = UsageStatsSerializer
     with_durations = True
+    needed = stats.NUMBERS
     row = staticmethod(stats.usage_row)
 
     @extend_schema(responses=UsageStatsSerializer)

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 from tests.faults.backends import POSTGRES
 from tests.faults.figures import iso
 from tests.faults.judge import Judge
 from tests.faults.loads import LoadSize
-from tests.faults.processes import until
+from tests.faults.processes import bound, until
 from tests.faults.raw_clients import connected, has_ended
 from tests.faults.stage import Stage
+from tests.live import ROOT
 
 RECEIVE_BYTES = 4096
 SLOW_AFTER_S = 10.0
 EVERY_S = 0.1
+PAUSE_S = 0.3  # clients that ask without one take the whole machine, and whatever else it does makes them slower
 LOCK = 0x6C6C6D65  # of telling.events: numbers are given out in the order of commits
 LARGE = 100_000  # bytes, ten times a second: more than the kernel keeps for a socket that does not read, within seconds
 
@@ -43,23 +43,15 @@ class Crowd(NamedTuple):
 FULL, SHORT = Crowd(980, 20, 100, 1000), Crowd(95, 5, 10, 100)
 
 
-class Reader:
+class Reader(NamedTuple):
     """One socket, and every frame that it was sent: (type, seq)."""
 
-    def __init__(self, key_id: str, connection: ClientConnection) -> None:
-        self.key_id = key_id
-        self.frames: list[tuple[str, int]] = []
-        self._connection = connection
+    key_id: str
+    frames: list[tuple[str, int]]
 
     @property
     def up_to(self) -> int:
         return self.frames[-1][1] if self.frames else 0
-
-    async def read(self) -> None:
-        with suppress(ConnectionClosed):
-            async for frame in self._connection:
-                told = json.loads(frame)
-                self.frames.append((told["type"], told["seq"]))
 
     def gaps(self, meant: Sequence[int]) -> int:
         """Of the events that were `meant` for it since its hello, those that neither came nor are covered by a marker."""
@@ -75,32 +67,33 @@ class Reader:
 
 
 class Readers:
-    """In a thread of its own, all at once."""
+    """All at once; made when each of them has said hello. They get what time is left: elsewhere they would be on other machines."""
 
     def __init__(self, port: int, keys: Sequence[dict[str, Any]], count: int) -> None:
-        self.readers: list[Reader] = []
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(port, [keys[n % len(keys)] for n in range(count)])))
-        self._thread.start()
-        until(lambda: len([each for each in self.readers if each.frames]) == count, "all sockets have said hello", timeout_s=120)
+        self._key_ids = [keys[number % len(keys)]["id"] for number in range(count)]
+        command = [sys.executable, "-m", "tests.faults.event_readers", str(port), str(count)]
+        self._process = subprocess.Popen(
+            bound(["nice", "-n", "19", *command]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True
+        )
+        assert self._asked([key["key"] for key in keys]) == [count]
 
-    async def _run(self, port: int, keys: Sequence[dict[str, Any]]) -> None:
-        self._loop, self._enough = asyncio.get_running_loop(), asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            reading = [group.create_task(self._read(port, key)) for key in keys]
-            await self._enough.wait()
-            for each in reading:
-                each.cancel()
+    def so_far(self) -> list[Reader]:
+        return [
+            Reader(key_id, [(kind, seq) for kind, seq in frames]) for key_id, frames in zip(self._key_ids, self._asked("?"), strict=True)
+        ]
 
-    async def _read(self, port: int, key: dict[str, Any]) -> None:
-        headers = {"Authorization": f"Bearer {key['key']}"}
-        options: dict[str, Any] = {"proxy": None, "compression": None, "open_timeout": 60, "ping_interval": None}
-        async with connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers, **options) as connection:
-            self.readers.append(reader := Reader(key["id"], connection))
-            await reader.read()
+    def _asked(self, what: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, f"the readers ended: {self._process.wait()}"
+        return json.loads(line)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._enough.set)
-        self._thread.join()
+        self._process.kill()
+        self._process.communicate()
 
 
 class Events:
@@ -167,21 +160,22 @@ def test_f50_sockets_that_do_not_read(stage: Stage, judge: Judge, size: LoadSize
     readers = Readers(stage.machine.port, keys, crowd.readers)
     unheard: list[socket.socket] = []
     try:
-        usual = stage.load(alias, size).history()
+        usual = stage.load(alias, size, pause_s=PAUSE_S).history()
         with stage.rss() as rss:
             unheard = [deaf(stage) for _ in range(crowd.deaf)]
             events = Events(stage, keys, crowd)
             began_s = time.monotonic()
-            met = stage.load(alias, size).history()
+            met = stage.load(alias, size, pause_s=PAUSE_S).history()
             until(lambda: time.monotonic() - began_s > SLOW_AFTER_S * 2, "who does not read has had its time", timeout_s=60, every_s=0.5)
             count = events.stop()
             meant = meant_for(stage, keys)
             last = {key_id: max(seqs) for key_id, seqs in meant.items()}
-            until(lambda: all(each.up_to >= last[each.key_id] for each in readers.readers), "all is told", timeout_s=120, every_s=0.1)
+            until(lambda: all(each.up_to >= last[each.key_id] for each in readers.so_far()), "all is told", timeout_s=120, every_s=2)
         until(lambda: sum(map(has_ended, unheard)) == crowd.deaf, "who does not read is cut off", timeout_s=60)
         cut = sum(map(has_ended, unheard))
-        gaps = sum(each.gaps(meant[each.key_id]) for each in readers.readers)
-        markers = sum(kind == "resync" for each in readers.readers for kind, _ in each.frames)
+        heard = readers.so_far()
+        gaps = sum(each.gaps(meant[each.key_id]) for each in heard)
+        markers = sum(kind == "resync" for each in heard for kind, _ in each.frames)
     finally:
         readers.close()
         for client in unheard:

@@ -82,7 +82,12 @@ class Teller:
         return Counter(dict(self._stage.database.rows("SELECT status, COUNT(*) FROM telling_webhook GROUP BY status")))
 
     def webhooks(self, status: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._stage.control.call("GET", f"/api/v1/webhooks?status={status}&page_size=200")["results"]
+        found: list[dict[str, Any]] = []
+        path: str | None = f"/api/v1/webhooks?status={status}&page_size=200"
+        while path:
+            page = self._stage.control.call("GET", path)
+            found += page["results"]
+            path = page["next"] and page["next"].removeprefix(self._stage.control.base_url)
         return found
 
     def settled(self, count: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import anthropic
@@ -322,3 +324,33 @@ async def test_an_error_whose_client_does_not_read_is_followed_by_nothing(bench:
     await client.call(GenerationDoor(gateway, openai_chat))
     assert asked == ["http.response.start", "http.response.body"]
     assert client.status == 502
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["the client leaves", "the client stays"])
+async def test_a_stream_that_took_its_time_is_freed_at_once_and_not_by_the_collector(bench: Bench, leaves: bool) -> None:
+    gateway = gateway_of(bench)
+    held: list[weakref.ref[Client]] = []
+
+    async def late() -> bytes:
+        await Time(gateway).silence()  # from here on there are a watch and a keep-alive
+        if leaves:
+            held[0]().left.set()  # type: ignore[union-attr]
+            await asyncio.Event().wait()
+        return b"data: 2\n\n"
+
+    bench.scripts["a"] = [Stream(b"data: 1\n\n", late)]
+
+    async def ask() -> None:
+        client = Client(STREAMED)
+        held.append(weakref.ref(client))
+        await client.call(GenerationDoor(gateway, openai_chat))
+
+    gc.collect()
+    gc.disable()
+    try:
+        await asyncio.create_task(ask())
+        for _ in range(5):  # what was cancelled ends
+            await asyncio.sleep(0)
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -175,3 +177,19 @@ async def test_a_thousand_sockets_of_which_twenty_do_not_read() -> None:
         hello, marker = await frames(listener, 2)
         assert (hello["type"], marker) == ("hello", {"type": "resync", "seq": 250})
         assert not waits(listener)
+
+
+async def test_telling_many_leaves_other_work_its_turns() -> None:
+    log = Written()
+    hub = Hub(log, 1)
+    listeners = [await joined(hub) for _ in range(100)]
+    log.write(MINE, 2)
+    waited = [0]
+
+    async def other_work() -> None:
+        while waited[-1] < 200:
+            waited.append(sum(len(each._waiting) for each in listeners))
+            await asyncio.sleep(0)
+
+    await asyncio.gather(hub.look(), other_work())
+    assert max(later - before for before, later in itertools.pairwise(waited)) <= 20
