@@ -56,10 +56,8 @@ class Registry:
         self._pass = ""
 
     async def register(self, weight: float) -> None:
+        """Another weight is told so too: what Nacos 2 is told by PUT outlives the instance, and its successor would have that weight."""
         await self._ask("POST", _INSTANCE, {"weight": f"{weight:g}", "enabled": "true", "healthy": "true", "metadata": self._metadata})
-
-    async def change(self, weight: float) -> None:
-        await self._ask("PUT", _INSTANCE, {"weight": f"{weight:g}", "enabled": "true", "metadata": self._metadata})
 
     async def beat(self, weight: float) -> bool:
         """False: Nacos does not know this instance, and is to be told anew."""
@@ -166,7 +164,7 @@ class Registrar:
             await self._registry.register(weight)
             _log.info("Nacos knows this server, with weight %g", weight)
         elif weight != self._told:
-            await self._registry.change(weight)
+            await self._registry.register(weight)
             _log.info("Nacos gives this server the weight %g", weight)
         elif now < self._beat_at:
             return

@@ -77,6 +77,18 @@ def test_files(root: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert AuditEvent.objects.filter(action="exported").count() == 2
 
 
+def test_an_error_in_place_of_a_file_says_that_it_is_json(root: APIClient) -> None:
+    refused = root.get(URL, {"after": "the first"}, headers={"accept": "application/x-ndjson"})
+    assert (refused.status_code, refused.headers["Content-Type"]) == (400, "application/json")
+    assert refused.json()["errors"][0]["attr"] == "after"
+
+
+def test_one_event_is_json_alone(root: APIClient) -> None:
+    Team.objects.create(name="ads")
+    assert root.get(f"{URL}/1").headers["Content-Type"] == "application/json"
+    assert root.get(f"{URL}/1", headers={"accept": "text/csv"}).status_code == 406
+
+
 def test_a_file_needs_a_permission_of_its_own() -> None:
     user = User.objects.create_user("viewer")
     user.user_permissions.add(Permission.objects.get(codename="view_auditevent"))

@@ -133,6 +133,11 @@ def test_as_csv(viewer: APIClient, three_days: None, url: str) -> None:
     ]
 
 
+def test_the_address_may_say_csv_too(viewer: APIClient, three_days: None) -> None:
+    response = viewer.get(f"{STATS}?{urlencode({**DAYS, 'group_by': 'team', 'format': 'csv'})}")
+    assert (response.status_code, response["Content-Type"]) == (200, "text/csv; charset=utf-8")
+
+
 def test_a_name_in_csv_is_no_formula(viewer: APIClient, db: None) -> None:
     usage_record(1, team_name="=1+1")
     rollups.rebuild()

@@ -59,7 +59,7 @@ class NacosStub:
     def _of_instance(self, method: str, path: str, given: dict[str, str]) -> tuple[int, str]:
         which = (given.get("namespaceId", "public"), given["serviceName"], given["ip"], given["port"])
         match method, path:
-            case ("POST" | "PUT", "/nacos/v1/ns/instance"):
+            case ("POST", "/nacos/v1/ns/instance"):
                 self.instances[which] = given
                 return 200, "ok"
             case ("DELETE", "/nacos/v1/ns/instance"):

@@ -202,7 +202,7 @@ def test_a_server_is_found_until_it_drains(tmp_path: Path, stub: NacosStub, work
         assert wire.call(live.base_url, "GET", "/health").status == 200
     assert stub.instances == {}
     methods: list[Any] = [(method, given.get("weight")) for method, path, given in stub.asked if not path.endswith("/beat")]
-    assert methods == [("POST", "1"), ("PUT", "0"), ("DELETE", None)]
+    assert methods == [("POST", "1"), ("POST", "0"), ("DELETE", None)]
 
 
 @pytest.mark.process
