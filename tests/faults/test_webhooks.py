@@ -32,12 +32,16 @@ SETTINGS = {
 
 
 class Targets:
-    """A receiver, and so a host and port, for each way to be. The one that refuses has let go of its port."""
+    """A receiver, and so a host and port, for each way to be, and as many that are well. The one that refuses has let go of its port."""
 
     def __init__(self) -> None:
         self.well = Receiver("ok")
+        self.others = [Receiver("ok") for _ in SICK]
         self.sick = {how: Receiver("" if how == "refused" else how) for how in SICK}
         self.sick["refused"].close()
+
+    def all_well(self) -> list[str]:
+        return [each.url("ok") for each in (self.well, *self.others)]
 
     def urls(self) -> dict[str, str]:
         return {"well": self.well.url("ok"), **{how: each.url(how) for how, each in self.sick.items()}}
@@ -48,11 +52,14 @@ class Targets:
             receiver.how = "ok"
 
     def heard(self) -> list[Heard]:
-        return [heard for receiver in (self.well, *self.sick.values()) for heard in receiver.of("/")]
+        return [heard for receiver in self._all() for heard in receiver.of("/")]
 
     def close(self) -> None:
-        for receiver in (self.well, *self.sick.values()):
+        for receiver in self._all():
             receiver.close()
+
+    def _all(self) -> list[Receiver]:
+        return [self.well, *self.others, *self.sick.values()]
 
 
 @pytest.fixture
@@ -119,12 +126,12 @@ def test_f44_sick_targets_beside_a_healthy_one(new_stage: Callable[..., Stage], 
     stage = new_stage(env={**SETTINGS, "WEBHOOK_ALLOW": "127.0.0.0/8:*"})
     teller, urls = Teller(stage), targets.urls()
     each = 100 if size.seconds > 30 else 10
-    usual_ids = set(teller.submit([urls["well"]] * each))
-    until(lambda: teller.settled(each), "the baseline is delivered", timeout_s=WITHIN_S, every_s=0.1)
-    baseline_s = delays_s(targets.heard())
+    usual_ids = set(teller.submit(targets.all_well() * each))  # as many as later, so that only their health differs
+    until(lambda: teller.settled(len(usual_ids)), "the baseline is delivered", timeout_s=WITHIN_S, every_s=0.1)
+    baseline_s = delays_s(targets.well.of("/"))
 
     submitted = set(teller.submit([url for _ in range(each) for url in urls.values()]))
-    until(lambda: teller.settled(each + len(submitted)), "all are delivered or dead", timeout_s=WITHIN_S, every_s=0.1)
+    until(lambda: teller.settled(len(usual_ids) + len(submitted)), "all are delivered or dead", timeout_s=WITHIN_S, every_s=0.1)
     met_s = delays_s([heard for heard in targets.well.of("/") if task_of(heard) in submitted])
     at_once = most_at_once(targets.sick["stall"].of("/"))
     dead = teller.statuses()["dead"]
@@ -132,7 +139,7 @@ def test_f44_sick_targets_beside_a_healthy_one(new_stage: Callable[..., Stage], 
     targets.mend()
     for row in listed:
         stage.control.call("POST", f"/api/v1/webhooks/{row['id']}/replay")
-    until(lambda: teller.statuses() == {"delivered": each + len(submitted)}, "all are delivered", timeout_s=WITHIN_S, every_s=0.1)
+    until(lambda: teller.statuses() == {"delivered": len(usual_ids) + len(submitted)}, "all are delivered", timeout_s=WITHIN_S, every_s=0.1)
 
     heard = targets.heard()
     delivered = {task_of(one) for one in heard if 200 <= one.status < 300}
