@@ -79,9 +79,10 @@ lock: ## write requirements*.txt, with hashes, from requirements/*.in (ARGS=--up
 		sed -i "1i # Locked by \`make lock\` from requirements/requirements$$list.in: edit that one." requirements$$list.txt; \
 	done
 
-bench: setup ## measure the gateway on one core, beside a bare relay
+bench: setup ## measure the gateway on one core, beside a bare relay; the README gets the figures
 	$(PY) -m bench.run $(ARGS)
 	$(PY) -m bench.translation
+	$(PY) -m bench.readme
 
 bench-gate: setup ## the short measurement that fails beyond its gates
 	$(PY) -m bench.run --quick --gate $(ARGS)
