@@ -13,9 +13,8 @@ TOOLS := .venv-tools
 PACKAGES := core monitoring providers models_registry access gateway tasks telling llmcontrol
 ARGS ?=
 T ?=
-# A process more than there are cores, as two fifths of their time are waiting; four at most: each has live servers of its own. Who is
-# done takes over tests that another has not begun.
-PARALLEL = -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
+# A process for each core, four at most: each has live servers of its own. Who is done takes over tests that another has not begun.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-clients schemathesis test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup

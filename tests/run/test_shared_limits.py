@@ -67,11 +67,15 @@ def test_a_limit_of_requests_holds_for_all_workers_together(live: LiveServer, co
             assert 0 < int(answer.headers["retry-after"]) <= 60
 
 
+def mapped_limits(pid: int) -> set[Path]:
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {Path(line.split()[-1]) for line in lines if line.endswith("/limits")}
+
+
 def test_the_folder_is_in_use_and_gone_at_the_end_although_a_worker_was_killed(tmp_path: Path):
     with LiveServer(tmp_path, options=["--workers", "2"]) as live:
         workers = [pid for pid in children_of(live.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-        mapped = {line.split()[-1] for line in Path(f"/proc/{workers[0]}/maps").read_text().splitlines() if line.endswith("/limits")}
-        (region,) = map(Path, mapped)
+        (region,) = until(lambda: mapped_limits(workers[0]), "the worker, which may be the later one, has its share")
         assert region.is_file()
         os.kill(workers[0], signal.SIGKILL)
         until(lambda: not alive(workers[0]), "the worker is gone")
