@@ -53,7 +53,7 @@ class Registry:
         self._which |= {"clusterName": nacos.cluster, "ephemeral": "true"}
         self._which |= {"namespaceId": nacos.namespace} if nacos.namespace else {}
         self._transport = transport
-        self._pass = ""
+        self._admission = ""
 
     async def register(self, weight: float) -> None:
         """Another weight is told so too: what Nacos 2 is told by PUT outlives the instance, and its successor would have that weight."""
@@ -77,7 +77,7 @@ class Registry:
         sentences = []
         for server in list(self._servers):
             try:
-                said = await self._with_pass(server, method, f"{path}?{urlencode({**self._which, **more})}")
+                said = await self._admitted(server, method, f"{path}?{urlencode({**self._which, **more})}")
             except NacosFailed as failed:
                 sentences.append(f"{urlsplit(server).netloc}: {failed}")
                 self._servers.append(self._servers.pop(0))
@@ -85,9 +85,9 @@ class Registry:
                 return said
         raise NacosFailed(" ".join(sentences))
 
-    async def _with_pass(self, server: str, method: str, target: str) -> bytes:
+    async def _admitted(self, server: str, method: str, target: str) -> bytes:
         """Logs in where a name is set: before the first question, and once more where the pass is no longer taken."""
-        fresh = bool(self._nacos.username) and not self._pass
+        fresh = bool(self._nacos.username) and not self._admission
         if fresh:
             await self._log_in(server)
         status, said = await self._call(server, method, target)
@@ -101,16 +101,16 @@ class Registry:
         return said
 
     async def _log_in(self, server: str) -> None:
-        self._pass = ""
+        self._admission = ""
         form = urlencode({"username": self._nacos.username, "password": self._nacos.password.reveal()})
         status, said = await self._call(server, "POST", _LOGIN, form.encode())
         try:
-            self._pass = str(json.loads(said)["accessToken"])
+            self._admission = str(json.loads(said)["accessToken"])
         except (ValueError, KeyError, TypeError):
             raise NacosFailed(f"it does not log us in ({status}): look at NACOS_USERNAME and NACOS_PASSWORD.") from None
 
     async def _call(self, server: str, method: str, target: str, form: bytes | None = None) -> tuple[int, bytes]:
-        headers = {"user-agent": "llmcontrol", **({"authorization": f"Bearer {self._pass}"} if self._pass else {})}
+        headers = {"user-agent": "llmcontrol", **({"authorization": f"Bearer {self._admission}"} if self._admission else {})}
         headers |= {"content-type": "application/x-www-form-urlencoded"} if form is not None else {}
         try:
             response = await self._transport.open(WireCall(server + target, headers, form, method), _CALL)
