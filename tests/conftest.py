@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ from tests.live import LiveServer
 
 ROOT = Path(__file__).resolve().parent.parent
 _LOCAL_NAMES = {"localhost", "ip6-localhost", ""}
+
+
+def pytest_configure() -> None:
+    """What a shell begins in its background ignores SIGINT, and so would every server that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
