@@ -112,20 +112,7 @@ class DataPlane:
         self._manager = manager
         self._lister = Lister(manager.runtimes, self.peers, clock, settings.LIST_INTERVAL_S, settings.LIST_TIMEOUT_S)
         self._tracer = tracing.tracer()
-        self._pipeline = Pipeline(
-            manager,
-            self._journal,
-            clock,
-            max_retries=settings.MAX_RETRIES,
-            retry_delay_s=settings.RETRY_DELAY_S,
-            max_in_flight=settings.MAX_STREAMS,
-            strict=settings.ACCOUNTING == "strict",
-            progress=ProgressNotes(self._progress, clock, settings.PROGRESS_INTERVAL_S) if settings.PROGRESS_INTERVAL_S else None,
-            budgets=self._budgets,
-            budget_output_tokens=settings.BUDGET_OUTPUT_TOKENS,
-            cache=self._cache if settings.CACHE_BYTES else None,
-            tracer=self._tracer,
-        )
+        self._pipeline = self._pipeline_of(manager, clock)
         states = StatePublisher(manager.provider_states)
         self._watcher = Watcher(load, current_version, self._apply, settings.CONFIG_POLL_S, publish=states.due, aged=self._aged)
         gateway.bodies = BodyQueue(settings.BODY_MAX_BYTES, settings.BODY_QUEUE_BYTES) if settings.BODY_MAX_BYTES else None
@@ -140,6 +127,22 @@ class DataPlane:
         self._resting: asyncio.Task[None] | None = None
         # Set once bringing up has worked or failed for the first time.
         self.tried = asyncio.Event()
+
+    def _pipeline_of(self, manager: Manager, clock: SystemClock) -> Pipeline:
+        return Pipeline(
+            manager,
+            self._journal,
+            clock,
+            max_retries=settings.MAX_RETRIES,
+            retry_delay_s=settings.RETRY_DELAY_S,
+            max_in_flight=settings.MAX_STREAMS,
+            strict=settings.ACCOUNTING == "strict",
+            progress=ProgressNotes(self._progress, clock, settings.PROGRESS_INTERVAL_S) if settings.PROGRESS_INTERVAL_S else None,
+            budgets=self._budgets,
+            budget_output_tokens=settings.BUDGET_OUTPUT_TOKENS,
+            cache=self._cache if settings.CACHE_BYTES else None,
+            tracer=self._tracer,
+        )
 
     def start(self) -> None:
         self._tasks.append(asyncio.create_task(self._bring_up()))

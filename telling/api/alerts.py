@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import django_filters
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -14,10 +13,10 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
 
 from monitoring.api.bodies import Strict, StrictModel, in_body_words
-from monitoring.api.filters import StrictFilters
 from telling import alert_services
 from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.alerts.kinds import KINDS
+from telling.api.filters import AlertChannelFilters, AlertFilters, AlertRuleFilters
 
 _MAX_URL_CHARACTERS, _MAX_SECRET_CHARACTERS = 2000, 500
 _TESTS = "telling.test_alertchannel"
@@ -106,27 +105,6 @@ class TriedSerializer(serializers.Serializer):
     name = serializers.CharField(source="channel.name")
     ok = serializers.BooleanField()
     detail = serializers.CharField(source="sentence", help_text="What came back, in plain words.")
-
-
-class AlertFilters(StrictFilters):
-    firing = django_filters.BooleanFilter(field_name="resolved_at", lookup_expr="isnull")
-    rule = django_filters.UUIDFilter(field_name="rule_id")
-
-    class Meta:
-        model = Alert
-        fields = ["condition"]
-
-
-class AlertRuleFilters(StrictFilters):
-    class Meta:
-        model = AlertRule
-        fields = ["condition", "is_active"]
-
-
-class AlertChannelFilters(StrictFilters):
-    class Meta:
-        model = AlertChannel
-        fields = ["kind", "is_active"]
 
 
 class AlertRuleViewSet(ModelViewSet):

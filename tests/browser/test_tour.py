@@ -3,29 +3,20 @@ alert when it is used up."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_admin_browser import add_provider, ask, page, picture, until_shown
+from tests.browser.test_alerts_browser import PATIENCE_MS, robot
 from tests.e2e import wire
 from tests.e2e.control import until
 from tests.live import LiveServer
 from tests.telling.receiver import Receiver
 
-__all__ = ["page"]
-PATIENCE_MS = 60_000
+__all__ = ["page", "robot"]
 pytestmark = [pytest.mark.browser, pytest.mark.process]
-
-
-@pytest.fixture(scope="module")
-def robot() -> Iterator[Receiver]:
-    running = Receiver("200")
-    running.answer = b'{"errcode":0,"errmsg":"ok"}'
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")
@@ -132,4 +123,4 @@ def test_from_the_first_provider_to_the_first_alert(page: Page, server: LiveServ
         page.wait_for_timeout(500)
     expect(firing).to_be_visible()
     picture(page, "tour-alert")
-    assert "newcomers" in json.dumps(json.loads(robot.heard[0].body), ensure_ascii=False)
+    assert "newcomers" in robot.heard[0].body.decode()

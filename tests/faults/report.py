@@ -70,7 +70,8 @@ _HEADING = """\
 What the system does when things break. Every figure is measured on real processes under load, with a vendor that misbehaves on
 demand; what each figure means, and how it is measured, is in `tests/faults/README.md`.
 
-This page is written by `{command}`; do not edit it. {load} On {cores} processor cores; backends: {backends}.
+This page is written by `{command}`; do not edit it. A fault that was measured again by itself has the figures of then.
+{load} On {cores} processor cores; backends: {backends}.
 **Bold** is a goal that was missed, with the reason where it is known.
 """
 _FAULTS_HEADING = """
