@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from core.errors import GatewayError, UnknownRoute
 from gateway.doors.answer import JSON, Send, require_method, respond, respond_error
 from gateway.doors.body import Receive, Scope
 from gateway.doors.http import Gateway
+from gateway.router import Target
 
 
 async def health(scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +38,7 @@ class Ready:
 
 
 class ProviderHealth:
-    """GET /api/health: is there anything to answer from?"""
+    """GET /api/health: is there anything to answer from? Names the first model that calls get through to."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -48,15 +50,29 @@ class ProviderHealth:
         except GatewayError as error:
             await respond_error(receive, send, error)
             return
-        target = next((targets[0] for targets in view.targets.values()), None)
-        value = {
-            "status": "ok" if target else "degraded",
-            "provider": target.provider.name if target else None,
-            "model": target.model.alias if target else None,
-            "provider_available": target is not None,
-            "message": "Ready to answer." if target else "No active model is configured; add one in the admin.",
-        }
-        await respond(send, 200, [JSON], msgspec.json.encode(value))
+        await respond(send, 200, [JSON], msgspec.json.encode(_provider_health(view.targets.values())))
+
+
+def _provider_health(aliases: Iterable[Sequence[Target]]) -> dict[str, Any]:
+    """The body of the contract. Models whose provider is paused or in doubt count as not there."""
+    first: Target | None = None
+    for target in chain.from_iterable(aliases):
+        if not target.runtime.standing.doubt and not target.runtime.paused_s(target.model.model_id):
+            return _health_of(target, True, "Ready to answer.")
+        first = first or target
+    if first is None:
+        return _health_of(None, False, "No active model is configured; add one in the admin.")
+    return _health_of(first, False, "Every model's provider is failing or at rest; the admin's list of providers says why and until when.")
+
+
+def _health_of(target: Target | None, available: bool, message: str) -> dict[str, Any]:
+    return {
+        "status": "ok" if available else "degraded",
+        "provider": target.provider.name if target else None,
+        "model": target.model.alias if target else None,
+        "provider_available": available,
+        "message": message,
+    }
 
 
 class Root:
