@@ -17,7 +17,7 @@ T ?=
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients schemathesis test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
+.PHONY: help run test contract test-clients schemathesis test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ run: $(STAMPS)/serving ## set everything up, then serve with a real local model 
 
 test: setup ## set everything up, then run every test, on every core (T=path: those, one after the other)
 	$(PY) -m pytest $(or $(T),$(PARALLEL)) $(ARGS)
+
+contract: setup ## the tests that hold what the API promises, line by line (tests/contract.csv)
+	$(PY) -m pytest $$($(PY) -m tests.contract) $(ARGS)
 
 test-clients: setup ## real clients and independent mocks against a live gateway (needs Node 20 for some)
 	@$(MAKE) -s $(CLIENTS)/.python || echo "The Python clients could not be installed; their tests are skipped." >&2
