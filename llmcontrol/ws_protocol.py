@@ -4,8 +4,9 @@ takes little from a client that has not said who it is.
 uvicorn's own closes every socket the moment the listener closes, whatever runs on it. Here the application hears of it, as
 a message that ASGI does not have: `websocket.shutdown`. It closes the socket once what runs there is done.
 
-And the application may send many texts at once, as `{"type": "websocket.texts", "texts": [bytes]}` (an extension of that name in the scope
-says so): each of them is a message of its own to the client, all are one write here, and none goes through the library's encoder.
+And the application may send many texts at once: each of them is a message of its own to the client, all are one write here, and none goes
+through the library's encoder. The extension `websocket.texts` in the scope says so. Its `write(texts)` writes them now, or says False where
+the client takes nothing; `{"type": "websocket.texts", "texts": [bytes]}` waits for it, as any send.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class DrainingSocket(WebSocketsSansIOProtocol):
         """Whoever shows no key with the handshake sends it in the first message, which needs no room for a prompt."""
         super().handle_connect(event)
         if self.response.status_code == 101:
-            cast(dict[str, Any], self.scope["extensions"])["websocket.texts"] = {}
+            cast(dict[str, Any], self.scope["extensions"])["websocket.texts"] = {"write": self.write_texts}
         if any(name.lower() in _CREDENTIALS for name in event.headers):
             self.conn.max_message_size = self.config.ws_max_size
 
@@ -93,17 +94,20 @@ class DrainingSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.abort":
             self.transport.abort()
         elif message["type"] == "websocket.texts":
-            await self._send_texts(message["texts"])
+            while not self.write_texts(message["texts"]):
+                await self.writable.wait()
         else:
             await super().send(message)
 
-    async def _send_texts(self, texts: Sequence[bytes]) -> None:
-        """Waits like any send while the client takes nothing. Where compression was agreed on, each message may still do without
+    def write_texts(self, texts: Sequence[bytes]) -> bool:
+        """False: nothing is written while the client takes nothing. Where compression was agreed on, each message may still do without
         (RFC 7692, 6): what goes to many would be compressed for each of them. Raises ClientDisconnected."""
-        await self.writable.wait()
         if self.disconnected or self.conn.state is not State.OPEN:
             raise ClientDisconnected
+        if not self.writable.is_set():
+            return False
         self.transport.write(b"".join(_framed(texts)))
+        return True
 
     def shutdown(self) -> None:
         if self.handshake_complete and not self.close_sent:

@@ -94,16 +94,19 @@ def held() -> tuple[int, int]:
 
 
 def after(seq: int, most: int, up_to: int | None = None) -> list[Told]:
-    """Many a second at times, in each process: no rows of the ORM are made, and JSON stays the text that the database has."""
+    """Many a second at times, in each process: no objects are made of rows, and JSON stays the text that the database has."""
     found = Event.objects.filter(seq__gt=seq).order_by("seq")
     if up_to is not None:
         found = found.filter(seq__lte=up_to)
-    columns = found.values_list("seq", "type", "at", Cast("data", TextField()), Cast("topics", TextField()))
+    columns = found.values_list("seq", "type", *(Cast(name, TextField()) for name in ("at", "data", "topics")))
     return [_told(*row) for row in columns[:most]]
 
 
-def _told(seq: int, type: str, at: datetime, data: str, topics: str) -> Told:
-    return Told(seq, _topics.decode(topics), _encoder.encode(_Text(seq, type, at, msgspec.Raw(data.encode()))))
+def _told(seq: int, type: str, at: str, data: str, topics: str) -> Told:
+    moment = datetime.fromisoformat(at)
+    if moment.tzinfo is None:  # SQLite's are UTC and do not say so
+        moment = moment.replace(tzinfo=UTC)
+    return Told(seq, _topics.decode(topics), _encoder.encode(_Text(seq, type, moment, msgspec.Raw(data.encode()))))
 
 
 def prune(now: datetime, keep_s: float) -> int:

@@ -16,8 +16,9 @@ _log = logging.getLogger(__name__)
 MAX_WAITING = 100
 MAX_RESUMED = 1_000
 _AT_ONCE = 1_000
-# What is done before the loop's other work has its turn: all at once would be a pause in every stream.
-_PUT_IN_A_ROW, _WOKEN_IN_A_ROW = 200, 10
+# So many puts before the loop's other work has its turn: whoever is woken at half of the room writes before it is full.
+_PUT_IN_A_ROW = MAX_WAITING // 2
+_WOKEN_IN_A_ROW = 5
 _TAKEN_BYTES = 64 * 2**10
 _AFTER_FAILURE_S = 1.0
 
@@ -178,10 +179,15 @@ class Hub:
                 if not puts % _PUT_IN_A_ROW:
                     await asyncio.sleep(0)
             self._seq = told.seq
+        await self._wake(heard)
+
+    async def _wake(self, heard: set[Listener]) -> None:
+        """Over less than half of the time until the next look: a write to each of them in one go would be a pause in every stream."""
+        in_a_row = max(_WOKEN_IN_A_ROW, len(heard) // 100)
         for number, listener in enumerate(heard, 1):
             listener.wake()
-            if not number % _WOKEN_IN_A_ROW:
-                await asyncio.sleep(0)
+            if not number % in_a_row:
+                await asyncio.sleep(self._poll_s / 250)
 
     async def _missed(self, listener: Listener, since: int | None, low: int) -> list[bytes] | None:
         """What it may see of what came after `since`; None where that is not known any more, or too much."""

@@ -179,8 +179,16 @@ class EventsConsumer(AsyncWebsocketConsumer):
         self._begin(heard)
 
     async def _write(self, listener: Listener) -> None:
+        texts_at_once = self.scope.get("extensions", {}).get("websocket.texts")
         while True:
-            for message in self._messages(await listener.next()):
+            texts = await listener.next()
+            if texts_at_once is None:
+                messages = [{"type": "websocket.send", "text": text.decode()} for text in texts]
+            elif texts_at_once["write"](texts):
+                continue
+            else:
+                messages = [{"type": "websocket.texts", "texts": texts}]
+            for message in messages:
                 try:
                     async with asyncio.timeout(_SLOW_AFTER_S):
                         await self.base_send(message)
@@ -188,12 +196,6 @@ class EventsConsumer(AsyncWebsocketConsumer):
                     # Closing would wait for what it does not take.
                     await self.base_send({"type": "websocket.abort"})
                     return
-
-    def _messages(self, texts: list[bytes]) -> list[dict[str, Any]]:
-        """One for all of them, where the server has a way to write them at once."""
-        if "websocket.texts" in self.scope.get("extensions", ()):
-            return [{"type": "websocket.texts", "texts": texts}]
-        return [{"type": "websocket.send", "text": text.decode()} for text in texts]
 
     async def _watch(self, listener: Listener) -> None:
         assert self._feed is not None

@@ -3,9 +3,9 @@ and the load's clients do not wait for them.
 
     python -m tests.faults.event_writer DATABASE EVENTS_PER_S < keys
 
-DATABASE: the URL of a PostgreSQL server or a file of SQLite's. The first line of its input is a list of key ids: each event is one key's, in
-turn. Ten times a second comes a large one that only those hear of who may see everything. The second line ends it; it writes how many
-there were.
+DATABASE: the URL of a PostgreSQL server or a file of SQLite's. The first line of its input is a list of key ids: each event is one key's,
+in turn. Ten times a second comes a large one that only those hear of who may see everything. The second line ends it; it writes how many
+events there were, without those.
 """
 
 from __future__ import annotations

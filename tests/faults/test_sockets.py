@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
@@ -84,6 +83,7 @@ class Beside:
         return json.loads(line)
 
     def close(self) -> None:
+        """Idempotent."""
         self._process.kill()
         self._process.communicate()
 
@@ -110,6 +110,7 @@ class Events(Beside):
     def stop(self) -> int:
         """How many there were."""
         written: int = self.asked("enough")
+        self.close()
         return written
 
 
@@ -141,6 +142,7 @@ def test_f50_sockets_that_do_not_read(stage: Stage, judge: Judge, size: LoadSize
     stage.secrets += [key["key"] for key in keys]
     stage.apply()
     readers = Readers(stage.machine.port, keys, crowd.readers)
+    events: Events | None = None
     unheard: list[socket.socket] = []
     try:
         usual = stage.load(alias, size, pause_s=PAUSE_S).history()
@@ -161,6 +163,8 @@ def test_f50_sockets_that_do_not_read(stage: Stage, judge: Judge, size: LoadSize
         markers = sum(kind == "resync" for each in heard for kind, _ in each.frames)
     finally:
         readers.close()
+        if events is not None:
+            events.close()
         for client in unheard:
             client.close()
     figures = stage.check(usual + met)
@@ -168,8 +172,7 @@ def test_f50_sockets_that_do_not_read(stage: Stage, judge: Judge, size: LoadSize
     judge("F50", "gaps without a marker", gaps, equals=0, why=told)
     judge("F50", "sockets that do not read and were not cut off", crowd.deaf - cut, equals=0, why=told)
     judge("F50", "RSS", rss.over_mb, at_most=64, unit="MB", why=told)
-    busy = "on two cores that also send and read ten thousand frames a second" if crowd is FULL else ""
-    judge("F50", "ISO of `/v1`", iso(met, usual), at_most=1.2, unit="×", timed=True, misses=busy, why=f"{told}\n{figures.explain()}")
+    judge("F50", "ISO of `/v1`", iso(met, usual), at_most=1.2, unit="×", timed=True, why=f"{told}\n{figures.explain()}")
     judge("F50", "failed requests of `/v1`", len(met) - len(met.ok), equals=0, why=figures.explain())
 
 
