@@ -3,16 +3,24 @@ takes little from a client that has not said who it is.
 
 uvicorn's own closes every socket the moment the listener closes, whatever runs on it. Here the application hears of it, as
 a message that ASGI does not have: `websocket.shutdown`. It closes the socket once what runs there is done.
+
+And the application may send many texts at once: each of them is a message of its own to the client, all are one write here, and none goes
+through the library's encoder. The extension `websocket.texts` in the scope says so. Its `write(texts)` writes them now, or says False where
+the client takes nothing; `{"type": "websocket.texts", "texts": [bytes]}` waits for it, as any send.
 """
 
 from __future__ import annotations
 
 import asyncio
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import DATA_OPCODES, CloseCode, Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from gateway.admission import CREDENTIAL_HEADERS
@@ -22,6 +30,7 @@ from llmcontrol.untaken import Untaken
 STRANGERS_BYTES = 64 * 2**10
 # Of one message. They may be empty, so that a bound of bytes alone would bound nothing.
 _MAX_FRAGMENTS = 1024
+_WHOLE_TEXT = 0x81  # the first byte of a frame that is a message: final, text, not compressed
 _CREDENTIALS = frozenset(name.decode() for name in CREDENTIAL_HEADERS)
 
 
@@ -54,6 +63,8 @@ class DrainingSocket(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         """Whoever shows no key with the handshake sends it in the first message, which needs no room for a prompt."""
         super().handle_connect(event)
+        if self.response.status_code == 101:
+            cast(dict[str, Any], self.scope["extensions"])["websocket.texts"] = {"write": self.write_texts}
         if any(name.lower() in _CREDENTIALS for name in event.headers):
             self.conn.max_message_size = self.config.ws_max_size
 
@@ -82,11 +93,39 @@ class DrainingSocket(WebSocketsSansIOProtocol):
         """`websocket.abort` is not ASGI's: an end for a client that takes nothing, for which a close would wait."""
         if message["type"] == "websocket.abort":
             self.transport.abort()
-            return
-        await super().send(message)
+        elif message["type"] == "websocket.texts":
+            while not self.write_texts(message["texts"]):
+                await self.writable.wait()
+        else:
+            await super().send(message)
+
+    def write_texts(self, texts: Sequence[bytes]) -> bool:
+        """False: nothing is written while the client takes nothing. Where compression was agreed on, each message may still do without
+        (RFC 7692, 6): what goes to many would be compressed for each of them. Raises ClientDisconnected."""
+        if self.disconnected or self.conn.state is not State.OPEN:
+            raise ClientDisconnected
+        if not self.writable.is_set():
+            return False
+        self.transport.write(b"".join(_framed(texts)))
+        return True
 
     def shutdown(self) -> None:
         if self.handshake_complete and not self.close_sent:
             self.queue.put_nowait(cast(Any, {"type": "websocket.shutdown"}))
         else:
             super().shutdown()
+
+
+def _framed(texts: Sequence[bytes]) -> Iterator[bytes]:
+    """RFC 6455, 5.2: what a server sends is not masked, so its frames are a head and the text as it is."""
+    for text in texts:
+        yield _head(len(text))
+        yield text
+
+
+def _head(size: int) -> bytes:
+    if size < 126:
+        return bytes((_WHOLE_TEXT, size))
+    if size < 2**16:
+        return struct.pack("!BBH", _WHOLE_TEXT, 126, size)
+    return struct.pack("!BBQ", _WHOLE_TEXT, 127, size)

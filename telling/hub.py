@@ -16,7 +16,10 @@ _log = logging.getLogger(__name__)
 MAX_WAITING = 100
 MAX_RESUMED = 1_000
 _AT_ONCE = 1_000
-_IN_A_ROW = 20  # frames, before the loop's other work has its turn: a thousand at a time would be a pause in every stream
+# So many puts before the loop's other work has its turn: whoever is woken at half of the room writes before it is full.
+_PUT_IN_A_ROW = MAX_WAITING // 2
+_WOKEN_IN_A_ROW = 5
+_TAKEN_BYTES = 64 * 2**10
 _AFTER_FAILURE_S = 1.0
 
 
@@ -32,44 +35,57 @@ class Log:
 
 
 class Listener:
-    """What waits for one socket: at most MAX_WAITING frames. One more, and they give way to a single marker: {"type": "resync", "seq"}
+    """What waits for one socket: at most MAX_WAITING texts. One more, and they give way to a single marker: {"type": "resync", "seq"}
     says that events up to that number may be missing. What comes while the marker waits moves its number on."""
 
     def __init__(self, topics: frozenset[str]) -> None:
         self.topics = topics
-        self._resumed: deque[str] = deque()
-        self._waiting: deque[str] = deque()
+        self._resumed: deque[bytes] = deque()
+        self._waiting: deque[bytes] = deque()
         self._missed_up_to: int | None = None
         self._news = asyncio.Event()
 
     def put(self, told: Told) -> None:
+        """Wakes nobody before half of the room is taken: what comes at one time is to go out together. See `wake`."""
         if self._missed_up_to is not None or len(self._waiting) >= MAX_WAITING:
             self.resync(told.seq)
             return
-        self._waiting.append(told.frame)
+        self._waiting.append(told.text)
+        if len(self._waiting) == MAX_WAITING // 2:
+            self.wake()
+
+    def wake(self) -> None:
         self._news.set()
 
     def resync(self, seq: int) -> None:
         self._waiting.clear()
         self._missed_up_to = seq
-        self._news.set()
+        self.wake()
 
-    def resume(self, frames: Sequence[str]) -> None:
+    def resume(self, texts: Sequence[bytes]) -> None:
         """Before anything that is put."""
-        self._resumed.extend(frames)
-        self._news.set()
+        self._resumed.extend(texts)
+        self.wake()
 
-    async def next(self) -> str:
+    async def next(self) -> list[bytes]:
+        """All that waits, in order and at least one text; the rest stays once there are _TAKEN_BYTES."""
         while True:
-            if self._resumed:
-                return self._resumed.popleft()
-            if self._missed_up_to is not None:
-                seq, self._missed_up_to = self._missed_up_to, None
-                return msgspec.json.encode({"type": "resync", "seq": seq}).decode()
-            if self._waiting:
-                return self._waiting.popleft()
+            taken, size = [], 0
+            while size < _TAKEN_BYTES and (text := self._first()) is not None:
+                taken.append(text)
+                size += len(text)
+            if taken:
+                return taken
             self._news.clear()
             await self._news.wait()
+
+    def _first(self) -> bytes | None:
+        if self._resumed:
+            return self._resumed.popleft()
+        if self._missed_up_to is not None:
+            seq, self._missed_up_to = self._missed_up_to, None
+            return msgspec.json.encode({"type": "resync", "seq": seq})
+        return self._waiting.popleft() if self._waiting else None
 
 
 class Hub:
@@ -80,7 +96,6 @@ class Hub:
         self._poll_s = poll_s
         self._joining: list[tuple[Listener, int | None]] = []
         self._listeners: dict[str, set[Listener]] = {}
-        self._told = 0
         self._seq: int | None = None  # None: nobody has listened for a while
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -140,26 +155,41 @@ class Hub:
         if self._seq is None:
             self._seq = high
         found = await self._log.after(self._seq, _AT_ONCE)
-        for told in found:
-            for listener in set[Listener]().union(*(self._listeners.get(topic, ()) for topic in told.topics)):
-                listener.put(told)
-                self._told += 1
-                if not self._told % _IN_A_ROW:
-                    await asyncio.sleep(0)
-            self._seq = told.seq
+        await self._tell(found)
         while self._joining:
             listener, since = self._joining[0]
-            frames = await self._missed(listener, since, low)
+            missed = await self._missed(listener, since, low)
             if not self._joining or self._joining[0][0] is not listener:
                 continue  # it has left meanwhile
             del self._joining[0]
-            listener.resume([msgspec.json.encode({"type": "hello", "seq": self._seq}).decode(), *(frames or ())])
-            if frames is None:
+            listener.resume([msgspec.json.encode({"type": "hello", "seq": self._seq}), *(missed or ())])
+            if missed is None:
                 listener.resync(self._seq)
             self._add(listener)
         return len(found) >= _AT_ONCE
 
-    async def _missed(self, listener: Listener, since: int | None, low: int) -> list[str] | None:
+    async def _tell(self, found: Sequence[Told]) -> None:
+        heard: set[Listener] = set()
+        puts = 0
+        for told in found:
+            for listener in set[Listener]().union(*(self._listeners.get(topic, ()) for topic in told.topics)):
+                listener.put(told)
+                heard.add(listener)
+                puts += 1
+                if not puts % _PUT_IN_A_ROW:
+                    await asyncio.sleep(0)
+            self._seq = told.seq
+        await self._wake(heard)
+
+    async def _wake(self, heard: set[Listener]) -> None:
+        """Over less than half of the time until the next look: a write to each of them in one go would be a pause in every stream."""
+        in_a_row = max(_WOKEN_IN_A_ROW, len(heard) // 100)
+        for number, listener in enumerate(heard, 1):
+            listener.wake()
+            if not number % in_a_row:
+                await asyncio.sleep(self._poll_s / 250)
+
+    async def _missed(self, listener: Listener, since: int | None, low: int) -> list[bytes] | None:
         """What it may see of what came after `since`; None where that is not known any more, or too much."""
         assert self._seq is not None
         if since is None or since == self._seq:
@@ -167,7 +197,7 @@ class Hub:
         if since > self._seq or since < low - 1:
             return None
         found = await self._log.after(since, MAX_RESUMED + 1, self._seq)
-        return None if len(found) > MAX_RESUMED else [told.frame for told in found if told.topics & listener.topics]
+        return None if len(found) > MAX_RESUMED else [told.text for told in found if told.topics & listener.topics]
 
     def _add(self, listener: Listener) -> None:
         for topic in listener.topics:

@@ -179,15 +179,23 @@ class EventsConsumer(AsyncWebsocketConsumer):
         self._begin(heard)
 
     async def _write(self, listener: Listener) -> None:
+        texts_at_once = self.scope.get("extensions", {}).get("websocket.texts")
         while True:
-            frame = await listener.next()
-            try:
-                async with asyncio.timeout(_SLOW_AFTER_S):
-                    await self.send(text_data=frame)
-            except TimeoutError:
-                # Closing would wait for what it does not take.
-                await self.base_send({"type": "websocket.abort"})
-                return
+            texts = await listener.next()
+            if texts_at_once is None:
+                messages = [{"type": "websocket.send", "text": text.decode()} for text in texts]
+            elif texts_at_once["write"](texts):
+                continue
+            else:
+                messages = [{"type": "websocket.texts", "texts": texts}]
+            for message in messages:
+                try:
+                    async with asyncio.timeout(_SLOW_AFTER_S):
+                        await self.base_send(message)
+                except TimeoutError:
+                    # Closing would wait for what it does not take.
+                    await self.base_send({"type": "websocket.abort"})
+                    return
 
     async def _watch(self, listener: Listener) -> None:
         assert self._feed is not None

@@ -58,6 +58,10 @@ class Database:
         assert isinstance(self._where, Path), "only SQLite has a file"
         return self._where
 
+    @property
+    def address(self) -> str:
+        return self._where.url if isinstance(self._where, Postgres) else str(self._where)
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Of one query. Raises what the driver raises where the database is away."""
         if isinstance(self._where, Postgres):

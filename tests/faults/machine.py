@@ -153,9 +153,6 @@ class Machine:
 
     # What can be seen of it -------------------------------------------------------------------------------------------
 
-    def rss_mb(self) -> float:
-        return sum(map(processes.rss_bytes, self.workers())) / 2**20
-
     def fds(self) -> int:
         return sum(map(processes.fd_count, self.workers()))
 

@@ -26,7 +26,7 @@ def test_each_change_of_a_task_is_told_in_its_transaction() -> None:
     key = a_key(a_team())
     ended(a_task(key))
     told = events.after(0, 100)
-    assert [json.loads(each.frame)["data"]["status"] for each in told] == ["queued", "running", "completed"]
+    assert [json.loads(each.text)["data"]["status"] for each in told] == ["queued", "running", "completed"]
     assert {each.topics for each in told} == {frozenset({topics.ALL_TASKS, f"task.key.{key.pk}"})}
     assert events.held() == (told[0].seq, told[-1].seq)
     assert [each.seq for each in events.after(told[0].seq, 1)] == [told[1].seq]
@@ -45,13 +45,13 @@ def test_breakers_and_budgets_are_told_to_those_whom_they_concern() -> None:
         budget_reached.send(None, budget=spec, percent=80, spent=81)
     provider, *budgets = events.after(0, 100)
     assert provider.topics == {topics.ALL_PROVIDERS}
-    assert json.loads(provider.frame)["data"]["open_breakers"] == ["model x"]
+    assert json.loads(provider.text)["data"]["open_breakers"] == ["model x"]
     assert [each.topics for each in budgets] == [
         {topics.ALL_ALERTS, f"alert.team.{team.pk}"},
         {topics.ALL_ALERTS, f"alert.key.{key.pk}", f"alert.team.{team.pk}"},
         {topics.ALL_ALERTS},
     ]
-    assert json.loads(budgets[0].frame)["data"]["percent"] == 80
+    assert json.loads(budgets[0].text)["data"]["percent"] == 80
 
 
 def test_a_person_hears_what_they_may_see() -> None:

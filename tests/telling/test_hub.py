@@ -21,7 +21,7 @@ class Written(Log):
     def write(self, topics: frozenset[str], count: int = 1) -> None:
         for _ in range(count):
             seq = (self.told[-1].seq if self.told else 0) + 1
-            self.told.append(Told(seq, topics, json.dumps({"seq": seq, "type": "task"})))
+            self.told.append(Told(seq, topics, json.dumps({"seq": seq, "type": "task"}).encode()))
 
     async def held(self) -> tuple[int, int]:
         return (self.told[0].seq, self.told[-1].seq) if self.told else (0, 0)
@@ -32,7 +32,12 @@ class Written(Log):
 
 
 async def frames(listener: Listener, count: int) -> list[dict[str, Any]]:
-    return [json.loads(await listener.next()) for _ in range(count)]
+    """So many at least; what more there was at the same time goes back to where it was."""
+    texts: list[bytes] = []
+    while len(texts) < count:
+        texts += await listener.next()
+    listener._waiting.extendleft(reversed(texts[count:]))
+    return [json.loads(text) for text in texts[:count]]
 
 
 def waits(listener: Listener) -> bool:
@@ -49,7 +54,7 @@ async def joined(hub: Hub, topics: frozenset[str] = MINE, since: int | None = No
 async def test_each_hears_what_is_for_it_and_nothing_else() -> None:
     log = Written()
     log.write(MINE, 3)
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     mine, both = await joined(hub), await joined(hub, MINE | OTHERS)
     log.write(MINE)
     log.write(OTHERS)
@@ -66,7 +71,7 @@ async def test_each_hears_what_is_for_it_and_nothing_else() -> None:
 
 async def test_a_socket_that_does_not_read_has_a_bounded_queue_and_then_a_marker() -> None:
     log = Written()
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     slow = await joined(hub)
     await frames(slow, 1)
     log.write(MINE, MAX_WAITING)
@@ -83,7 +88,7 @@ async def test_a_socket_that_does_not_read_has_a_bounded_queue_and_then_a_marker
 
 async def test_whatever_is_read_when_there_is_no_gap_without_a_marker() -> None:
     log = Written()
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     listener = await joined(hub)
     seen, up_to = [], 0
     await frames(listener, 1)
@@ -105,7 +110,7 @@ async def test_resuming_tells_what_was_missed_then_what_comes() -> None:
     log = Written()
     log.write(MINE, 5)
     log.write(OTHERS)
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     again = await joined(hub, since=3)
     log.write(MINE)
     await hub.look()
@@ -117,7 +122,7 @@ async def test_resuming_where_the_log_no_longer_reaches_is_a_marker() -> None:
     log = Written()
     log.write(MINE, 20)
     del log.told[:10]
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     for since, known in ((9, False), (10, True), (20, True), (21, False), (0, False)):
         listener = await joined(hub, since=since)
         heard = await frames(listener, 2 if since != 20 else 1)
@@ -135,7 +140,7 @@ async def test_resuming_where_the_log_no_longer_reaches_is_a_marker() -> None:
 
 async def test_who_may_see_more_or_less_from_now_on_does() -> None:
     log = Written()
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     listener = await joined(hub)
     await frames(listener, 1)
     hub.move(listener, OTHERS)
@@ -148,7 +153,7 @@ async def test_who_may_see_more_or_less_from_now_on_does() -> None:
 
 async def test_who_leaves_before_being_let_in_is_not() -> None:
     log = Written()
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     listener = Listener(MINE)
     hub.join(listener, None)
     hub.leave(listener)
@@ -160,7 +165,7 @@ async def test_who_leaves_before_being_let_in_is_not() -> None:
 async def test_a_thousand_sockets_of_which_twenty_do_not_read() -> None:
     """What F50 asks of the queues: nobody's gap is without a marker, and those who do not read hold no more than anybody may."""
     log = Written()
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     listeners = [Listener(MINE) for _ in range(1000)]
     for listener in listeners:
         hub.join(listener, None)
@@ -181,15 +186,64 @@ async def test_a_thousand_sockets_of_which_twenty_do_not_read() -> None:
 
 async def test_telling_many_leaves_other_work_its_turns() -> None:
     log = Written()
-    hub = Hub(log, 1)
+    hub = Hub(log, 0)
     listeners = [await joined(hub) for _ in range(100)]
     log.write(MINE, 2)
-    waited = [0]
+    waited, woken = [0], [100]
+    for listener in listeners:
+        await listener.next()
+        listener._news.clear()
 
     async def other_work() -> None:
-        while waited[-1] < 200:
+        while waited[-1] < 200 or woken[-1] < 100:
             waited.append(sum(len(each._waiting) for each in listeners))
+            woken.append(sum(each._news.is_set() for each in listeners))
             await asyncio.sleep(0)
 
     await asyncio.gather(hub.look(), other_work())
-    assert max(later - before for before, later in itertools.pairwise(waited)) <= 20
+    assert max(later - before for before, later in itertools.pairwise(waited)) <= MAX_WAITING // 2
+    assert max(later - before for before, later in itertools.pairwise(woken)) <= 5
+
+
+async def test_what_comes_at_one_time_goes_out_together() -> None:
+    log = Written()
+    hub = Hub(log, 0)
+    one, other = await joined(hub), await joined(hub)
+    taken: list[list[bytes]] = []
+
+    async def write() -> None:
+        while True:
+            taken.append(await one.next())
+
+    writing = asyncio.create_task(write())
+    log.write(MINE, 3)
+    await hub.look()
+    await asyncio.sleep(0)
+    assert taken == [await other.next()]
+    assert all(text is told.text for text, told in zip(taken[0][1:], log.told, strict=True))  # encoded once for all
+    writing.cancel()
+
+
+async def test_whoever_reads_gets_a_thousand_at_one_time_without_a_marker() -> None:
+    log = Written()
+    hub = Hub(log, 0)
+    listener = await joined(hub)
+    seen: list[bytes] = []
+
+    async def write() -> None:
+        while True:
+            seen.extend(await listener.next())
+
+    writing = asyncio.create_task(write())
+    log.write(MINE, 1000)
+    await hub.look()
+    await asyncio.sleep(0)
+    assert seen[1:] == [told.text for told in log.told]
+    writing.cancel()
+
+
+async def test_so_much_is_taken_at_once_and_no_more() -> None:
+    listener = Listener(MINE)
+    for seq in range(1, 6):
+        listener.put(Told(seq, MINE, b"x" * 30_000))
+    assert [len(await listener.next()) for _ in range(2)] == [3, 2]

@@ -188,6 +188,64 @@ async def test_a_socket_that_takes_nothing_is_cut_off(people: dict[str, Holder],
     await feed.hub.stop()
 
 
+class AtOnce:
+    """A server that writes many texts at once, whose client takes something or nothing."""
+
+    def __init__(self, *, takes: bool) -> None:
+        self.takes, self.aborted = takes, asyncio.Event()
+        self.written: list[bytes] = []
+        self.waiting: list[bytes] = []
+
+    def write(self, texts: list[bytes]) -> bool:
+        self.written += texts if self.takes else []
+        return self.takes
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.texts":
+            self.waiting += message["texts"]
+            await asyncio.Event().wait()
+        if message["type"] == "websocket.abort":
+            self.aborted.set()
+
+    async def run(self, feed: StandIn, until: Callable[[], bool]) -> None:
+        inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": [(b"authorization", b"Bearer good")]}
+        app = EventsConsumer.as_asgi(gateway=Doors(), feed=lambda: feed)
+        running = asyncio.create_task(
+            app({**scope, "subprotocols": [], "extensions": {"websocket.texts": {"write": self.write}}}, inbox.get, self.send)
+        )
+        inbox.put_nowait({"type": "websocket.connect"})
+        async with asyncio.timeout(WAIT_S):
+            while not until():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            await running
+
+
+async def test_where_the_server_can_it_is_given_many_texts_at_once(people: dict[str, Holder]) -> None:
+    feed, server = StandIn(), AtOnce(takes=True)
+    feed.hub.start()
+
+    def all_told() -> bool:
+        if server.written and not feed.told:
+            feed.write(MINE, 3)
+        return len(server.written) == 4
+
+    await server.run(feed, all_told)
+    assert [json.loads(text)["seq"] for text in server.written] == [0, 1, 2, 3]
+    assert server.waiting == []
+    await feed.hub.stop()
+
+
+async def test_and_waits_there_for_a_client_that_takes_nothing(people: dict[str, Holder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "_SLOW_AFTER_S", 0.01)
+    feed, server = StandIn(), AtOnce(takes=False)
+    feed.hub.start()
+    await server.run(feed, server.aborted.is_set)
+    assert [json.loads(text)["type"] for text in server.waiting] == ["hello"]
+    await feed.hub.stop()
+
+
 async def test_a_server_that_goes_down_says_so(people: dict[str, Holder]) -> None:
     feed = StandIn()
     feed.hub.start()
