@@ -166,6 +166,7 @@ class RequestLog(models.Model):
         null=True, help_text="What the answer that was given again had cost; empty = nothing, or unknown."
     )
     decision = models.TextField(blank=True, default="", db_default="", editable=False, help_text="Why this model: see core.choice.")
+    # Without an index: nothing asks for rows by it (spans carry the request's id, which leads here), and each traced row would pay for one.
     trace_id = models.CharField(
         "trace", max_length=32, blank=True, default="", db_default="", help_text="Of its trace, if the gateway exports traces."
     )
