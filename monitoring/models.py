@@ -203,6 +203,7 @@ class RequestBody(models.Model):
     response = models.BinaryField()
     request_bytes = models.PositiveBigIntegerField(help_text="Of the whole body.")
     response_bytes = models.PositiveBigIntegerField(help_text="Of the whole answer.")
+    headers = models.BinaryField(null=True, help_text="As `gateway.kept_headers` leaves them; null = from before they were kept.")
 
     class Meta:
         verbose_name = "bodies of a request"
