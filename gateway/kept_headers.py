@@ -23,25 +23,29 @@ MOST_ATTEMPTS: Final = 16
 
 # Of clients, of vendors and of our own answers.
 _PLAIN: Final = frozenset(
-    """
-    accept accept-encoding accept-language age alt-svc anthropic-beta anthropic-version cache-control connection content-encoding
-    content-length content-type date expect host keep-alive openai-model openai-processing-ms openai-version pragma retry-after
-    retry-after-ms server strict-transport-security te transfer-encoding upgrade user-agent vary x-accel-buffering x-content-type-options
-    x-request-timeout-s x-should-retry
-    """.split()
+    {
+        *("accept", "accept-encoding", "accept-language", "age", "alt-svc", "anthropic-beta", "anthropic-version", "cache-control"),
+        *("connection", "content-encoding", "content-length", "content-type", "date", "expect", "host", "keep-alive", "openai-model"),
+        *("openai-processing-ms", "openai-version", "pragma", "retry-after", "retry-after-ms", "server", "strict-transport-security"),
+        *("te", "transfer-encoding", "upgrade", "user-agent", "vary", "x-accel-buffering", "x-content-type-options"),
+        *("x-request-timeout-s", "x-should-retry"),
+    }
 )
 _PLAIN_BEGINNINGS: Final = ("anthropic-ratelimit-", "x-ratelimit-", "x-stainless-", "x-llm-")
 # Made by whoever answers, to be found again by. The same names in a request hold what its client likes.
 _IDS_OF_ANSWERS: Final = frozenset(
-    """
-    apim-request-id cf-ray request-id x-amzn-requestid x-cloud-trace-context x-correlation-id x-ds-request-id x-goog-request-id x-log-id
-    x-ms-request-id x-request-id x-tt-logid x-trace-id
-    """.split()
+    {
+        *("apim-request-id", "cf-ray", "request-id", "x-amzn-requestid", "x-cloud-trace-context", "x-correlation-id"),
+        *("x-ds-request-id", "x-goog-request-id", "x-log-id", "x-ms-request-id", "x-request-id", "x-trace-id", "x-tt-logid"),
+    }
 )
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _WORD: Final = re.compile(r"[^\s,;=()\"':]+")
 _RUN: Final = re.compile(r"[A-Za-z0-9]{12,}")
 _LONG_RUN: Final = 24
+# From small to capital letters to digits and back: words and versions do so a few times, what was drawn by chance at every other place.
+_CHANGE: Final = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
+_MANY_CHANGES: Final = 8
 
 
 class Heard(NamedTuple):
@@ -89,7 +93,7 @@ def _value(name: str, value: str, ids: frozenset[str], secrets: list[str]) -> st
 
 
 def _looks_secret(word: str) -> bool:
-    """A long run of letters and digits, as no word, number or version has it."""
-    return any(
+    """Whether it looks drawn by chance, as no word, number or version does."""
+    return len(_CHANGE.findall(word)) >= _MANY_CHANGES or any(
         len(run) >= _LONG_RUN or not (run.isalpha() or run.isdecimal()) for run in _RUN.findall(word)
     )

@@ -32,6 +32,7 @@ def read(request: list[tuple[bytes, bytes]], heard: Iterable[Heard] = ()) -> Hea
     [
         ("user-agent", "OpenAI/Python 1.58.1"),
         ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"),
+        ("user-agent", "PostmanRuntime/7.39.0 LangChain-OpenAI/0.2 CPython/3.11.7 iPhone16,2 Mobile/15E148"),
         ("content-type", "application/json; charset=utf-8"),
         ("anthropic-beta", "prompt-caching-2024-07-31,fine-grained-tool-streaming-2025-05-14"),
         ("accept-encoding", "gzip, deflate, br, zstd"),
@@ -71,11 +72,23 @@ def test_of_every_other_header_only_its_name_is_kept(name: str) -> None:
     assert of_request((name, "short")) == [(name, MASK)]
 
 
-@pytest.mark.parametrize("value", [OPAQUE, f"cli/1.0 key={OPAQUE}", f"cli ({OPAQUE}; x)", "cli sk-live-abcdefgh", f"cli a-{OPAQUE}-b", "a" * 30])
+@pytest.mark.parametrize(
+    "value",
+    [
+        OPAQUE,
+        f"cli/1.0 key={OPAQUE}",
+        f"cli ({OPAQUE}; x)",
+        "cli sk-live-abcdefgh",
+        f"cli a-{OPAQUE}-b",
+        "cli 8Qd-zK3_vTx-9wL-b2Rk_Yq7",
+        "a" * 30,
+    ],
+)
 def test_what_looks_like_a_secret_is_taken_out_of_a_plain_header(value: str) -> None:
     ((_, left),) = of_request(("user-agent", value))
     assert OPAQUE not in left
     assert "abcdefgh" not in left
+    assert "9wL" not in left
     assert "aaaa" not in left
 
 

@@ -40,7 +40,7 @@ def test_no_secret_of_a_client_or_a_vendor_is_kept(monkeypatch: pytest.MonkeyPat
         return WAYS[way](planted[name])
 
     names = {*SECRET_HEADERS, *_PLAIN, "x-stainless-os", "traceparent", "x-request-id"} - FRAMING
-    sent = [(name.encode(), plant(f"client's {name}", prefix).encode()) for name in names for prefix in ("", "sk-")]
+    sent = [(name.encode(), plant(f"client's {name}, {prefix}", prefix).encode()) for name in names for prefix in ("", "sk-")]
     sent.append((plant("name of a header").lower().encode()[:60], b"1"))
     planted["name of a header"] = planted["name of a header"].lower()
     said = {name: plant(f"vendor's {name}") for name in {*_PLAIN, *_IDS_OF_ANSWERS, "set-cookie", "x-ratelimit-limit-tokens"}}
