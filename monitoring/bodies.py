@@ -10,7 +10,7 @@ from django.db import transaction
 
 from core.clock import Clock
 from monitoring import audit
-from monitoring.body_queue import Bodies, BodyQueue, Headers
+from monitoring.body_queue import Bodies, BodyQueue, Headers, Pairs
 from monitoring.models import AuditEvent, RequestBody, RequestLog
 
 PRUNE_INTERVAL_S = 600.0
@@ -101,6 +101,16 @@ def shown(text: bytes, whole_bytes: int) -> dict[str, object]:
     """For people and JSON: a sign stands for what is no text."""
     words = text.decode(errors="replace").replace("\0", "\ufffd")
     return {"text": words, "bytes": whole_bytes, "cut": whole_bytes > len(text)}
+
+
+def as_json(headers: Headers) -> dict[str, object]:
+    """For REST."""
+    attempts = [{"attempt": each.attempt, "status": each.status, "headers": _named(each.headers)} for each in headers.attempts]
+    return {"request": _named(headers.request), "response": _named(headers.response), "attempts": attempts}
+
+
+def _named(pairs: Pairs) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in pairs]
 
 
 def _row(bodies: Bodies) -> RequestBody:
