@@ -16,6 +16,8 @@ EXEMPT = {
     "monitoring.Rollup": "sums of the ledger",
     "monitoring.LabelRollup": "sums of the ledger",
     "monitoring.LedgerHour": "which ids of the ledger an hour has",
+    "monitoring.OpenRequest": "which requests are under way, as gateway processes say while somebody watches",
+    "monitoring.OpenRequestsWanted": "until when somebody watches",
     "monitoring.Pruned": "how far the ledger was pruned",
     "monitoring.BudgetAccount": "sums of the ledger",
     "monitoring.BudgetLease": "what gateway processes hold of a budget",

@@ -214,6 +214,43 @@ class RequestBody(models.Model):
         return self.request_id
 
 
+class OpenRequest(models.Model):
+    """A request under way, as its process said while somebody watched: see `monitoring.open_requests`. From the opening record of its
+    latest attempt; `started_at` is that of the first."""
+
+    token = models.CharField(max_length=40, db_index=True, help_text="Of its process's journal.")
+    told_at = models.DateTimeField()
+    request_id = models.CharField(max_length=40, unique=True)
+    attempt = models.PositiveSmallIntegerField()
+    started_at = models.DateTimeField()
+    team_id = models.CharField(max_length=36, blank=True)
+    team_name = models.CharField(max_length=120, blank=True)
+    key_name = models.CharField(max_length=120, blank=True)
+    alias = models.CharField(max_length=200, blank=True)
+    provider_name = models.CharField(max_length=80, blank=True)
+    streamed = models.BooleanField()
+    end_user = _user()
+    tag = _tag()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class OpenRequestsWanted(models.Model):
+    """One row: until when processes are to say which requests are under way, because somebody watches."""
+
+    until = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"until {self.until:%Y-%m-%d %H:%M:%S}"
+
+
 class SavedFilter(models.Model):
     """A filter of one of the admin's lists, under a name: its owner's, or everybody's who sees that list. Written by
     `monitoring.saved_filters` alone."""
