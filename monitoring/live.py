@@ -102,7 +102,7 @@ class Live(Pages):
 
     def _open(self, request: HttpRequest, now: datetime) -> list[OpenRequest] | None:
         """The longest ones first, one more than are shown if there are more."""
-        asked = {name: value.strip() for name, value in request.GET.items() if name not in _PAGING and value.strip()}
+        asked = {name: text for name, value in request.GET.items() if name not in _PAGING and (text := str(value).strip())}
         if not asked.keys() <= _OF_OPEN.keys():
             return None
         open_requests.want(now)

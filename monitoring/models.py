@@ -245,6 +245,7 @@ class OpenRequestsWanted(models.Model):
     until = models.DateTimeField()
 
     class Meta:
+        verbose_name = verbose_name_plural = "watch over open requests"
         default_permissions = ()
 
     def __str__(self) -> str:

@@ -39,6 +39,8 @@ class Migration(migrations.Migration):
                 ('until', models.DateTimeField()),
             ],
             options={
+                'verbose_name': 'watch over open requests',
+                'verbose_name_plural': 'watch over open requests',
                 'default_permissions': (),
             },
         ),
