@@ -32,7 +32,6 @@ _FIELDS: Final = ("team", "model", "outcome", "code")
 _PAGING: Final = ("before", "after")
 # Of a request that has not ended only this much is known.
 _OF_OPEN: Final = {named.parameter_name: named.column for named in (TeamNamed, KeyNamed, ModelNamed, ProviderNamed, UserNamed, Tagged)}
-_ALIKE: Final = ("when", "short_id")  # columns that are made of it as of one that has ended
 
 
 class LiveChangeList(KeysetChangeList):
@@ -115,7 +114,7 @@ class Live(Pages):
         return [row for row in begun if row.request_id not in ended]
 
     def _open_row(self, row: OpenRequest, now: datetime) -> dict[str, Any]:
-        known = {"status": ("open", _so_far(row)), "took": ("age", ""), **{name: getattr(self, name)(row) for name in _ALIKE}}
+        known = {"when": ("age", self._made("when", row)), "short_id": self._made("short_id", row), "status": ("open", _so_far(row))}
         cells = [known.get(name, getattr(row, name, "–")) for name in self.list_display]
         age_s = max(0.0, (now - row.started_at).total_seconds())
         return {"key": f"{row.request_id}-{row.attempt}", "age_s": round(age_s, 1), "cells": [_cell(cell) for cell in cells]}
@@ -125,6 +124,11 @@ class Live(Pages):
         url = reverse(f"{self.admin_site.name}:monitoring_requestlog_change", args=[row.pk])
         return {"id": row.pk, "url": url, "cells": [_cell(cell) for cell in cells]}
 
+    def _made(self, column: str, row: OpenRequest) -> str:
+        """As of one that has ended."""
+        made: str = getattr(self, column)(row)
+        return made
+
 
 def _so_far(row: OpenRequest) -> str:
     words = gettext("in progress, streamed") if row.streamed else gettext("in progress")
@@ -132,6 +136,6 @@ def _so_far(row: OpenRequest) -> str:
 
 
 def _cell(value: Any) -> dict[str, str]:
-    """`kind` is that of a label; "" = plain text, "age" = the seconds since it began, which the script counts."""
+    """`kind` is that of a label; "" = plain text, "age" = when it began, for which the script says how long ago."""
     kind, text = value if isinstance(value, tuple) else ("", f"{value:,}" if isinstance(value, int) else str(value))
     return {"kind": kind, "text": text}

@@ -20,6 +20,7 @@
     const at = row.insertCell();
     if (kind === "age") {
       at.className = "llmc-age";
+      at.title = text;
     } else if (kind) {
       const label = document.createElement("span");
       label.className = "llmc-outcome";
@@ -64,7 +65,8 @@
 
   function age() {
     for (const row of open.values()) {
-      row.querySelector(".llmc-age").textContent = `${Math.floor((performance.now() - row.begun) / 1000).toLocaleString("en")} s`;
+      const seconds = Math.floor((performance.now() - row.begun) / 1000).toLocaleString("en");
+      row.querySelector(".llmc-age").textContent = table.dataset.ago.replace("0", seconds);
     }
   }
 
