@@ -59,8 +59,8 @@ lint: setup ## style, types, import order, migrations
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy $(PACKAGES) manage.py
 	.venv/bin/lint-imports
-	$(PY) manage.py makemigrations --check --dry-run --settings tests.settings
-	$(PY) manage.py check --settings tests.settings
+	$(PY) manage.py makemigrations --check --dry-run
+	$(PY) manage.py check
 
 # What later steps of CI need, while its first ones run.
 install-ahead: $(STAMPS)/venv

@@ -39,6 +39,10 @@ class Scoped(_AdminBase):
             return rows
         return scope.visible(request.user, rows)
 
+    def seen(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Of another model's rows, for pages that show them beside their own."""
+        return scope.visible(request.user, rows)
+
     def has_module_permission(self, request: HttpRequest) -> bool:
         return any(scope.allows(request.user, self._permission(verb)) for verb in ("view", "add", "change", "delete"))
 

@@ -16,7 +16,7 @@ from access import openness
 from access.models import ApiKey, Budget, PersonalToken, Team, TeamMember
 from access.roles import TEAM_PERMISSIONS, TEAM_ROLES
 from models_registry.models import LLMModel, PromptTemplate, Route
-from monitoring.models import BudgetEntry, LabelRollup, RequestLog, Rollup, UsageRecord
+from monitoring.models import BudgetEntry, LabelRollup, OpenRequest, RequestLog, Rollup, UsageRecord
 
 M = TypeVar("M", bound=Model)
 Rule = Callable[[Any, Sequence[str]], Q]
@@ -41,8 +41,8 @@ def visible(user: Any, rows: QuerySet[M], permission: str | None = None) -> Quer
 
 
 def view_permission(model: type[Model]) -> str:
-    """Sums are seen by those who see what was summed up."""
-    meta = UsageRecord._meta if model in (Rollup, LabelRollup) else model._meta
+    """Sums are seen by those who see what was summed up, requests under way by those who see them when they have ended."""
+    meta = {Rollup: UsageRecord, LabelRollup: UsageRecord, OpenRequest: RequestLog}.get(model, model)._meta
     return f"{meta.app_label}.view_{meta.model_name}"
 
 
@@ -108,6 +108,7 @@ _RULES: dict[type[Model], Rule] = {
     Budget: _budgets,
     BudgetEntry: _budget_entries,
     RequestLog: _of_team("team_id"),
+    OpenRequest: _of_team("team_id"),
     UsageRecord: _of_team("team_id"),
     Rollup: _of_team("team_id"),
     LabelRollup: _of_team("team_id"),

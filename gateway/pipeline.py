@@ -44,6 +44,7 @@ from gateway.cache import Cache
 from gateway.cached import Use
 from gateway.context import fitted
 from gateway.course import Course
+from gateway.kept_headers import Heard
 from gateway.labels import labels_of
 from gateway.manager import Manager
 from gateway.progress import ProgressNotes
@@ -146,6 +147,7 @@ class Generation:
         "_unwritten",
         "_use",
         "_view",
+        "heard",
         "request_id",
     )
 
@@ -183,6 +185,8 @@ class Generation:
         self._client_headers = client_headers
         self._client_timeout_s: float | None = None
         self._ended = False
+        # For whoever wants to know with which headers vendors answered.
+        self.heard: list[Heard] | None = None
         self._labels = labels_of(request)
         tracer = pipeline.tracer
         self._trace: Trace | None = begun(client_headers, tracer.ratio) if tracer is not None else None
@@ -496,6 +500,8 @@ class Generation:
             charges = spending.used(attempt.reservation, self._charge, self._caller, given_up=given_up)
             attempt.reservation.settle(charges)
         settled = settlement.settled(attempt, self.request_id, self._charge, error, now, charges)
+        if self.heard is not None:
+            self.heard.append(attempt.upstream.heard(attempt.number))
         if self._trace is not None:
             self._trace.attempted(attempt.target, attempt.started_at, settled)
         return settled

@@ -16,6 +16,7 @@ from core.errors import GatewayError, ProviderError, ProviderLimited, ProviderNo
 from core.outbound import Response, Transport
 from gateway.adaptive import Observed
 from gateway.breaker import BreakerGate
+from gateway.kept_headers import Heard
 from gateway.keypool import Key
 from gateway.news import Closed, News, Opened, Rests, Works, reason_of
 from providers.adapters.base import StreamReader
@@ -145,6 +146,12 @@ class Upstream:
             if piece:
                 return piece
         return b""
+
+    def heard(self, attempt: int) -> Heard:
+        """With what the vendor's answer began, as far as there is one."""
+        response = self._response
+        status, headers = (response.status, response.headers.items()) if response is not None else (0, ())
+        return Heard(attempt, status, headers, self.key.secret)
 
     def _quote(self, error: ProviderNonsense, data: bytes) -> None:
         """Adds what the vendor sent to `detail`, which is for our own log: at most MAX_EXCERPT_BYTES of it, without keys."""

@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import os
 import sys
+from collections import ChainMap
 from pathlib import Path
 
 import dj_database_url
@@ -14,7 +15,7 @@ from core.config import DEFAULT_CURRENCY
 from core.errors import ConfigurationError
 from core.money import CURRENCIES, UNKNOWN_CURRENCY
 from gateway.sharing.redis_address import read_address
-from llmcontrol import nacos, seeds
+from llmcontrol import nacos, seeds, throwaway
 from llmcontrol.environment import Environment, load_env_file
 from llmcontrol.theme import UNFOLD as UNFOLD
 from tasks.kinds import KINDS
@@ -25,7 +26,7 @@ _given = frozenset(os.environ)
 load_env_file(STATE_DIR / "settings.env")
 # A supervisor does not hand these down, so that workers which it starts later read the file as it is then.
 READ_FROM_FILE = frozenset(os.environ) - _given
-env = Environment()
+env = Environment(ChainMap(os.environ, throwaway.made_for(sys.argv, os.environ)))
 _RUN = "`make run` writes one"
 
 # Secrets ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 
 from monitoring import bodies
+from monitoring.body_queue import AttemptHeaders, Pairs
 from monitoring.columns import display
 from monitoring.explain import attempts_of, chosen, explanation
 from monitoring.filters import (
@@ -176,7 +177,7 @@ class RequestLogAdmin(SavesFilters, Live, Ledger):
         if request.user.has_perm("monitoring.view_requestbody"):
             found: Any = request_links_wanted.send(type(self), row=row, user=request.user)
             links = [link for _, offered in found for link in offered]
-            context |= {"bodies_kept": bodies.kept(row), "links": links, **bodies_kept_how()}
+            context |= {"bodies_kept": bodies.kept(row), "headers": _headers(row, attempts), "links": links, **bodies_kept_how()}
         return context
 
     def get_urls(self) -> list[URLPattern]:
@@ -197,6 +198,28 @@ class RequestLogAdmin(SavesFilters, Live, Ledger):
         kept = [(name, bodies.shown(text, size)) for name, text, size in parts]
         title = gettext("What was asked and answered")
         return self.page(request, "bodies.html", row, title, kept=kept, **bodies_kept_how())
+
+
+def _headers(row: RequestLog, attempts: Sequence[UsageRecord]) -> list[tuple[str, Pairs]]:
+    """Whose they are, and name and value of each; [] = none are kept."""
+    found = bodies.headers(row)
+    if found is None:
+        return []
+    names = {attempt.attempt: attempt.provider_name for attempt in attempts}
+    return [
+        (gettext("Sent by the client"), found.request),
+        (gettext("Sent to the client"), found.response),
+        *((_whose(each, names.get(each.attempt, "")), each.headers) for each in found.attempts),
+    ]
+
+
+def _whose(of: AttemptHeaders, provider: str) -> str:
+    words = (
+        gettext("Attempt %(number)s: answer of %(provider)s, HTTP %(status)s")
+        if of.status
+        else gettext("Attempt %(number)s: no answer of %(provider)s")
+    )
+    return words % {"number": of.attempt, "provider": provider or gettext("the vendor"), "status": of.status}
 
 
 def bodies_kept_how() -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from django.db import transaction
 
 from core.clock import Clock
 from monitoring import audit
-from monitoring.body_queue import Bodies, BodyQueue
+from monitoring.body_queue import Bodies, BodyQueue, Headers, Pairs
 from monitoring.models import AuditEvent, RequestBody, RequestLog
 
 PRUNE_INTERVAL_S = 600.0
@@ -77,13 +78,39 @@ def read(request: RequestLog) -> Bodies | None:
         zlib.decompress(bytes(row.response)),
         row.request_bytes,
         row.response_bytes,
+        _unpacked(row.headers),
     )
+
+
+def headers(request: RequestLog) -> Headers | None:
+    """Those that are kept of one request, None = none. That they were looked at is not recorded: nothing of what was said is in them."""
+    packed = RequestBody.objects.filter(request_id=request.request_id).values_list("headers", flat=True).first()
+    return headers_of(_unpacked(packed))
+
+
+def headers_of(kept: bytes) -> Headers | None:
+    """`kept`: `Bodies.headers`."""
+    return msgspec.json.decode(kept, type=Headers) if kept else None
+
+
+def _unpacked(column: bytes | memoryview | None) -> bytes:
+    return zlib.decompress(bytes(column)) if column else b""
 
 
 def shown(text: bytes, whole_bytes: int) -> dict[str, object]:
     """For people and JSON: a sign stands for what is no text."""
     words = text.decode(errors="replace").replace("\0", "\ufffd")
     return {"text": words, "bytes": whole_bytes, "cut": whole_bytes > len(text)}
+
+
+def as_json(headers: Headers) -> dict[str, object]:
+    """For REST."""
+    attempts = [{"attempt": each.attempt, "status": each.status, "headers": _named(each.headers)} for each in headers.attempts]
+    return {"request": _named(headers.request), "response": _named(headers.response), "attempts": attempts}
+
+
+def _named(pairs: Pairs) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in pairs]
 
 
 def _row(bodies: Bodies) -> RequestBody:
@@ -95,4 +122,5 @@ def _row(bodies: Bodies) -> RequestBody:
         response=zlib.compress(bodies.response, _LEVEL),
         request_bytes=bodies.request_bytes,
         response_bytes=bodies.response_bytes,
+        headers=zlib.compress(bodies.headers, _LEVEL),
     )

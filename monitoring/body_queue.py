@@ -6,12 +6,33 @@ import threading
 from collections import deque
 from typing import NamedTuple
 
+import msgspec
+
 from monitoring import metrics
+
+# Names, in lower case, and values; see `gateway.kept_headers` for what is left of them.
+Pairs = list[tuple[str, str]]
+
+
+class AttemptHeaders(msgspec.Struct, frozen=True):
+    """Of a vendor's answer. `status`: 0 = there was none."""
+
+    attempt: int
+    status: int
+    headers: Pairs
+
+
+class Headers(msgspec.Struct, frozen=True):
+    """Of what a client sent, of what it was sent, and of what vendors said to each attempt."""
+
+    request: Pairs
+    response: Pairs
+    attempts: list[AttemptHeaders]
 
 
 class Bodies(NamedTuple):
     """What a client sent and was sent. `started_at` in wall seconds; `request` and `response` are their first bytes, the two
-    numbers what they had in all."""
+    numbers what they had in all. `headers`: JSON of `Headers`, b"" = none were kept."""
 
     request_id: str
     started_at: float
@@ -20,6 +41,11 @@ class Bodies(NamedTuple):
     response: bytes
     request_bytes: int
     response_bytes: int
+    headers: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.request) + len(self.response) + len(self.headers)
 
 
 class BodyQueue:
@@ -33,7 +59,7 @@ class BodyQueue:
         self._lock = threading.Lock()
 
     def put(self, bodies: Bodies) -> None:
-        size = len(bodies.request) + len(bodies.response)
+        size = bodies.size
         with self._lock:
             if self._held_bytes + size > self._queue_bytes:
                 metrics.BODIES_DROPPED.inc()
@@ -49,5 +75,4 @@ class BodyQueue:
     def done(self, number: int) -> None:
         with self._lock:
             for _ in range(number):
-                gone = self._waiting.popleft()
-                self._held_bytes -= len(gone.request) + len(gone.response)
+                self._held_bytes -= self._waiting.popleft().size

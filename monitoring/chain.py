@@ -93,6 +93,10 @@ class Chain:
         self._store_waiting()
         self._save_checkpoint()
 
+    def open_requests(self, most: int) -> list[ledger.Unfinished]:
+        """See `Books.open_requests`: as of what was read last."""
+        return self._books.open_requests(most)
+
     def backlog_bytes(self, last: Position) -> int:
         """How much of the journal before `last` is not in the ledger."""
         at = self._waiting[0].begin if self._waiting else self._at

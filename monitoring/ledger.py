@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -141,9 +141,10 @@ def _second_text(wall_s: int) -> str:
 
 
 class Unfinished(msgspec.Struct, frozen=True, gc=False):
-    """Where something began, a `Position`, and its (latest) opening record."""
+    """Where something began, a `Position`, when (wall seconds), and its (latest) opening record."""
 
     position: tuple[int, int]
+    began_at: float
     opened: AttemptOpened
 
 
@@ -172,9 +173,13 @@ class Books:
         return rows, strays
 
     def _begin(self, position: tuple[int, int], opened: AttemptOpened) -> None:
-        attempt = self._attempts[opened.request_id, opened.attempt] = Unfinished(position, opened)
+        attempt = self._attempts[opened.request_id, opened.attempt] = Unfinished(position, opened.started_at, opened)
         begun = self._requests.get(opened.request_id)
-        self._requests[opened.request_id] = Unfinished(begun.position, opened) if begun else attempt
+        self._requests[opened.request_id] = Unfinished(begun.position, begun.began_at, opened) if begun else attempt
+
+    def open_requests(self, most: int) -> list[Unfinished]:
+        """Those that have begun and not ended, the longest ones first."""
+        return list(islice(self._requests.values(), most))
 
     def oldest(self) -> Position | None:
         """Where the oldest unfinished attempt or request begins; reading again from there forgets nothing."""

@@ -166,6 +166,7 @@ class RequestLog(models.Model):
         null=True, help_text="What the answer that was given again had cost; empty = nothing, or unknown."
     )
     decision = models.TextField(blank=True, default="", db_default="", editable=False, help_text="Why this model: see core.choice.")
+    # Without an index: nothing asks for rows by it (spans carry the request's id, which leads here), and each traced row would pay for one.
     trace_id = models.CharField(
         "trace", max_length=32, blank=True, default="", db_default="", help_text="Of its trace, if the gateway exports traces."
     )
@@ -202,6 +203,7 @@ class RequestBody(models.Model):
     response = models.BinaryField()
     request_bytes = models.PositiveBigIntegerField(help_text="Of the whole body.")
     response_bytes = models.PositiveBigIntegerField(help_text="Of the whole answer.")
+    headers = models.BinaryField(null=True, help_text="As `gateway.kept_headers` leaves them; null = from before they were kept.")
 
     class Meta:
         verbose_name = "bodies of a request"
@@ -210,6 +212,44 @@ class RequestBody(models.Model):
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class OpenRequest(models.Model):
+    """A request under way, as its process said while somebody watched: see `monitoring.open_requests`. From the opening record of its
+    latest attempt; `started_at` is that of the first."""
+
+    token = models.CharField(max_length=40, db_index=True, help_text="Of its process's journal.")
+    told_at = models.DateTimeField()
+    request_id = models.CharField(max_length=40, unique=True)
+    attempt = models.PositiveSmallIntegerField()
+    started_at = models.DateTimeField()
+    team_id = models.CharField(max_length=36, blank=True)
+    team_name = models.CharField(max_length=120, blank=True)
+    key_name = models.CharField(max_length=120, blank=True)
+    alias = models.CharField(max_length=200, blank=True)
+    provider_name = models.CharField(max_length=80, blank=True)
+    streamed = models.BooleanField()
+    end_user = _user()
+    tag = _tag()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class OpenRequestsWanted(models.Model):
+    """One row: until when processes are to say which requests are under way, because somebody watches."""
+
+    until = models.DateTimeField()
+
+    class Meta:
+        verbose_name = verbose_name_plural = "watch over open requests"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"until {self.until:%Y-%m-%d %H:%M:%S}"
 
 
 class SavedFilter(models.Model):

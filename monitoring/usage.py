@@ -12,7 +12,7 @@ from pathlib import Path
 from django.db import Error
 
 from core.clock import Clock, SystemClock
-from monitoring import accounts, ledger, metrics
+from monitoring import accounts, ledger, metrics, open_requests
 from monitoring.bodies import BodyStore
 from monitoring.chain import Chain, Report
 from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
@@ -55,13 +55,15 @@ def _adopt(directory: Path, token: str, report: Report) -> None:
             pass
         chain.give_up(ledger.PROCESS_DIED)
         report.journals += 1
+    open_requests.forget(token)
     accounts.release(token)  # all that its requests used is charged by now
     chain.remove()
 
 
 class Drainer:
     """Moves this process's journal into the ledger every `interval_s` seconds, adopts what dead siblings left, and lets rows go that
-    are older than `retention_days` (0 = none). `bodies`: what is entered and deleted after all that.
+    are older than `retention_days` (0 = none). `bodies`: what is entered and deleted after all that. Whoever watches is told which
+    requests are under way.
 
     `backlog_bytes` is what waits in our own journal; `failing_since` (wall seconds) is None while all is well, `report` what
     was done since the start.
@@ -88,6 +90,7 @@ class Drainer:
         self._chain = Chain(directory, journal.token)
         self._pruner = Pruner(retention_days, clock)
         self._bodies = bodies
+        self._open = open_requests.Teller(journal.token, clock)
         self._failures = 0
         self._one_at_a_time = threading.Lock()
         self._thread = DatabaseThread("drainer")
@@ -133,6 +136,7 @@ class Drainer:
                 self._pruner.step()
                 if self._bodies is not None:
                     self._bodies.step()
+                self._open.step(self._chain.open_requests(open_requests.MOST))
             except Exception as exc:
                 self._failed(exc)
             else:

@@ -111,7 +111,9 @@ class GenerationDoor:
         generation = Generation(pipeline, view, caller, request, request_id, scope["headers"])
         identity = None if key is None else (caller.key_id, key, scope["path"].encode() + body)
         if caller.store_bodies and self._gateway.bodies is not None:
-            with Recording(send, self._gateway.bodies, caller, body, request_id, pipeline.clock.wall()) as recorded:
+            asked, begun = (scope["headers"], body), (request_id, pipeline.clock.wall())
+            with Recording(send, self._gateway.bodies, caller, asked, begun) as recorded:
+                generation.heard = recorded.heard
                 await self._answer(generation, request.stream, identity, scope, receive, recorded)
         else:
             await self._answer(generation, request.stream, identity, scope, receive, send)

@@ -170,7 +170,25 @@ class _BodySerializer(serializers.Serializer):
     cut = serializers.BooleanField(help_text="Whether `text` is only its beginning.")
 
 
+class _HeaderSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    value = serializers.CharField(help_text="[redacted] where it could be a secret.")
+
+
+class _AttemptHeadersSerializer(serializers.Serializer):
+    attempt = serializers.IntegerField()
+    status = serializers.IntegerField(help_text="HTTP status of the vendor; 0 = there was no answer.")
+    headers = _HeaderSerializer(many=True)
+
+
+class _HeadersSerializer(serializers.Serializer):
+    request = _HeaderSerializer(many=True, help_text="Sent by the client.")
+    response = _HeaderSerializer(many=True, help_text="Sent to the client.")
+    attempts = _AttemptHeadersSerializer(many=True, help_text="Of what vendors answered.")
+
+
 class RequestBodiesSerializer(serializers.Serializer):
     request_id = serializers.CharField()
     request = _BodySerializer()
     response = _BodySerializer()
+    headers = _HeadersSerializer(allow_null=True, help_text="null: of a request from before headers were kept.")

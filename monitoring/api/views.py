@@ -49,15 +49,18 @@ class RequestLogViewSet(ReadOnlyModelViewSet):
 
     @extend_schema(responses=RequestBodiesSerializer)
     def bodies(self, request: Request, request_id: str) -> Response:
-        """What was asked and answered, word for word, where the API key has that kept. That it was read is in the audit trail."""
+        """What was asked and answered, word for word, where the API key has that kept; and the headers, without what could be a secret.
+        That it was read is in the audit trail."""
         found = bodies.read(self.get_object())
         if found is None:
             raise NotFound("No bodies are kept of this request: its API key does not have them kept, or it was too long ago.")
+        headers = bodies.headers_of(found.headers)
         return Response(
             {
                 "request_id": found.request_id,
                 "request": bodies.shown(found.request, found.request_bytes),
                 "response": bodies.shown(found.response, found.response_bytes),
+                "headers": bodies.as_json(headers) if headers else None,
             }
         )
 

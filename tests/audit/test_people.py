@@ -16,6 +16,7 @@ from core.clock import FrozenClock
 from llmcontrol.middleware import address_of
 from monitoring.audit_people import Sampler
 from monitoring.models import AuditEvent
+from tests.audit.conftest import trail
 
 pytestmark = pytest.mark.django_db
 
@@ -40,6 +41,7 @@ def test_login_logout_and_a_wrong_password(client: Client) -> None:
     client.post("/admin/logout/")
     assert (last().action, last().object_label) == ("logout", "ann")
     assert "not it" not in "".join(AuditEvent.objects.values_list("changes", flat=True))
+    assert trail() == [("created", "ann"), ("login_failed", ""), ("login", "ann"), ("logout", "ann")], "counting is no event"
 
 
 def test_a_change_names_who_made_it_and_the_request(client: Client) -> None:

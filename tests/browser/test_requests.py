@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+import requests
+from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.browser.test_admin_browser import page, picture, pytestmark
 from tests.e2e import wire
@@ -18,6 +22,8 @@ from tests.live import LiveServer
 
 __all__ = ["page", "pytestmark", "server"]
 
+DESK: ViewportSize = {"width": 1440, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 HOSTILE = "<img src=x onerror=alert(1)> 你好"
 
 
@@ -94,8 +100,17 @@ def test_a_kept_request_is_asked_again_beside_its_answer(page: Page, control: Co
             break
         page.wait_for_timeout(100)
         page.reload()
+    sent, answered = (page.locator("details.llmc-headers").nth(number) for number in (0, 2))
+    expect(sent).to_contain_text("[redacted]")
+    assert key not in page.content()
+    answered.locator("summary").click()
+    expect(answered).to_contain_text(f"answer of {told['provider']}, HTTP 200")
     page.get_by_text("What was said").scroll_into_view_if_needed()
     picture(page, "request-kept")
+    page.set_viewport_size(PHONE)
+    sent.scroll_into_view_if_needed()
+    picture(page, "request-kept-phone")
+    page.set_viewport_size(DESK)
     again.click()
     expect(page.locator("textarea[name=prompt]")).to_have_value(HOSTILE)
     expect(page.locator("input[name=temperature]")).to_have_value("0.25")
@@ -137,6 +152,51 @@ def test_requests_are_followed_as_they_come(page: Page, control: Control) -> Non
     picture(page, "live")
     rows.first.locator("a").click()
     expect(page.get_by_role("heading", name="Attempts at vendors")).to_be_visible()
+
+
+def test_a_request_in_progress_becomes_one_that_has_ended(page: Page, control: Control, vendor: Vendor) -> None:
+    """Two at once: one that streams for long, so that it can be looked at, and one that ends."""
+    provider = control.provider(vendor.base_url, api_key="sk-slow")
+    lasting, ending = control.model(provider, "ok@tokens=400,delay=0.2")["alias"], control.model(provider, "ok@ttfb=5")["alias"]
+    control.apply()
+    page.goto(f"{control.base_url}/admin/monitoring/requestlog/live/")
+    begun, over = page.locator("#live-begun tr"), page.locator("#live-ended tr")
+    with ThreadPoolExecutor(2) as pool:
+        stream = {"model": lasting, "messages": wire.asking(HOSTILE), "stream": True}
+        leaves = threading.Event()
+        streamed = pool.submit(_read_until, control, stream, leaves)
+        ended = pool.submit(asked, control, ending)
+        try:
+            expect(begun.filter(has_text=lasting)).to_have_count(1, timeout=30_000)
+            expect(begun.filter(has_text=ending)).to_have_count(1, timeout=30_000)
+            expect(begun.filter(has_text=lasting)).to_contain_text("in progress, streamed")
+            request_id = ended.result(60)["request_id"]
+            expect(over.filter(has_text=request_id[-9:])).to_have_count(1)
+            expect(begun.filter(has_text=ending)).to_have_count(0)
+            age = begun.filter(has_text=lasting).locator(".llmc-age")
+            expect(age).to_have_text(re.compile(r"^[1-9][0-9]* s ago$"))
+            picture(page, "live-open")
+            page.emulate_media(color_scheme="dark")
+            page.reload()
+            expect(begun.filter(has_text=lasting)).to_have_count(1, timeout=30_000)
+            picture(page, "live-open-dark")
+            page.set_viewport_size(PHONE)
+            picture(page, "live-open-phone")
+            page.set_viewport_size(DESK)
+        finally:
+            leaves.set()
+        streamed.result(60)
+        expect(begun).to_have_count(0)
+        expect(over.filter(has_text="499")).to_have_count(1)
+
+
+def _read_until(control: Control, body: dict[str, Any], leaves: threading.Event) -> None:
+    with requests.post(
+        f"{control.base_url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {control.key}"}, stream=True, timeout=60
+    ) as answer:
+        for _ in answer.iter_content(None):
+            if leaves.is_set():
+                return
 
 
 def test_a_filter_is_saved_found_again_and_deleted(page: Page, control: Control) -> None:

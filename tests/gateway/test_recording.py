@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from core.errors import ProviderNonsense
+from core.errors import ProviderNonsense, ProviderUnreachable
 from gateway.doors.http import GenerationDoor
 from monitoring import metrics
+from monitoring.bodies import headers_of
 from monitoring.body_queue import Bodies, BodyQueue
-from tests.gateway.scripted import ANSWER, Bench, Stream
+from tests.gateway.scripted import ANSWER, Bench, Refusal, Stream
 from tests.gateway.test_door import AUTH, BODY, STREAMED, Client
 
 
@@ -78,11 +79,30 @@ async def test_the_answer_to_a_repeated_request_is_kept_too(bench: Bench) -> Non
     assert [kept.response for kept in queue.first(10)] == [ANSWER.body] * 2
 
 
+async def test_headers_of_both_and_of_each_vendor(bench: Bench) -> None:
+    door, queue = keeping(bench)
+    bench.scripts["a"] = [Refusal(503, **{"retry-after": "0", "x-request-id": "req_1"}), ProviderUnreachable("gone")]
+    bench.scripts["b"] = [ANSWER] * 2
+    for _ in range(2):
+        await Client(headers=(AUTH, (b"user-agent", b"cli/1"))).call(door)
+    found = [headers_of(kept.headers) for kept in queue.first(2)]
+    for headers in found:
+        assert headers is not None
+        assert headers.request == [("authorization", "[redacted]"), ("user-agent", "cli/1")]
+        assert dict(headers.response)["x-llm-attempts"] == "2"
+    assert [[(each.attempt, each.status, each.headers) for each in headers.attempts] for headers in found if headers] == [
+        [(1, 503, [("retry-after", "0"), ("x-request-id", "req_1")]), (2, 200, [])],
+        [(1, 0, []), (2, 200, [])],
+    ]
+
+
 async def test_of_other_keys_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch)
     door, queue = keeping(bench)
     bench.scripts["a"] = [ANSWER]
-    assert (await Client().call(door)).status == 200
+    with monkeypatch.context() as untouched:
+        untouched.setattr("gateway.upstream.Upstream.heard", lambda *known: pytest.fail("headers are looked at"))
+        assert (await Client().call(door)).status == 200
     assert queue.first(10) == []
 
 
@@ -97,6 +117,7 @@ def test_what_waits_is_bounded() -> None:
         queue.put(Bodies(name, 0.0, "k", b"12345", b"12345", 5, 5))
     assert [kept.request_id for kept in queue.first(10)] == ["a", "b"]
     assert metrics.BODIES_DROPPED._value.get() == before + 1
+    queue.put(Bodies("c", 0.0, "k", b"", b"", 5, 5, b"1"))
     queue.done(1)
-    queue.put(Bodies("d", 0.0, "k", b"12345", b"12345", 5, 5))
+    queue.put(Bodies("d", 0.0, "k", b"12345", b"1234", 5, 5, b"5"))
     assert [kept.request_id for kept in queue.first(10)] == ["b", "d"]

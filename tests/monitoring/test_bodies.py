@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
+import msgspec
 import pytest
 from django.core.management import call_command
 from django.db import DatabaseError
@@ -13,18 +14,19 @@ from django.db import DatabaseError
 from core.clock import FrozenClock
 from monitoring import bodies
 from monitoring.bodies import PRUNE_INTERVAL_S, BodyStore
-from monitoring.body_queue import Bodies, BodyQueue
+from monitoring.body_queue import AttemptHeaders, Bodies, BodyQueue, Headers
 from monitoring.journal import Journal
 from monitoring.models import AuditEvent, RequestBody, RequestLog
 from monitoring.usage import Drainer
 
 pytestmark = pytest.mark.django_db
 BEGUN = 1_800_000_000.0
+HEADERS = msgspec.json.encode(Headers([("accept", "*/*")], [], [AttemptHeaders(1, 200, [])]))
 TEXT = b'{"messages":[{"content":"' + b"hello " * 2000 + b'"}]}'
 
 
 def bodies_of(name: str, **changes: object) -> Bodies:
-    return Bodies(name, BEGUN, "k1", TEXT, b"\xff\0 answer", len(TEXT), 9)._replace(**changes)  # type: ignore[arg-type]
+    return Bodies(name, BEGUN, "k1", TEXT, b"\xff\0 answer", len(TEXT), 9, HEADERS)._replace(**changes)  # type: ignore[arg-type]
 
 
 def test_what_waits_is_entered_compressed_and_once() -> None:
@@ -39,6 +41,17 @@ def test_what_waits_is_entered_compressed_and_once() -> None:
     row = RequestBody.objects.get(request_id="req_0")
     assert len(bytes(row.request)) < len(TEXT) / 10
     assert (row.request_bytes, row.key_id, row.started_at) == (len(TEXT), "k1", datetime.fromtimestamp(BEGUN, UTC))
+
+
+def test_headers_are_kept_beside_them_and_of_older_rows_there_are_none() -> None:
+    queue, request = BodyQueue(65_536, 2**20), RequestLog(request_id="req_1")
+    queue.put(bodies_of("req_1"))
+    BodyStore(queue, 7, FrozenClock(BEGUN)).step()
+    found = bodies.headers(request)
+    assert found == msgspec.json.decode(HEADERS, type=Headers)
+    RequestBody.objects.update(headers=None)
+    assert bodies.headers(request) is None
+    assert bodies.headers(RequestLog(request_id="req_2")) is None
 
 
 def test_what_cannot_be_entered_waits(monkeypatch: pytest.MonkeyPatch) -> None:

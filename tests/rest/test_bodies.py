@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
@@ -14,11 +15,19 @@ from rest_framework.test import APIClient
 from access.roles import ROLES, TEAM_ROLES
 from monitoring import audit
 from monitoring.audit import AuditUnavailable
+from monitoring.body_queue import AttemptHeaders, Headers
 from monitoring.models import AuditEvent, RequestBody
 from tests.rest.conftest import MOMENT, World
 
 URL = "/api/v1/requests/req-1/bodies"
 ASKED = b'{"messages":[{"role":"user","content":"<script>alert(1)</script>"}]}'
+
+
+HEADERS = Headers(
+    [("user-agent", "<script>alert(1)</script>")],
+    [("content-type", "application/json")],
+    [AttemptHeaders(1, 200, [("x-request-id", "req_of_vendor")])],
+)
 
 
 @pytest.fixture
@@ -29,6 +38,7 @@ def kept(world: World) -> RequestBody:
         key_id=str(world.api_key.pk),
         request=zlib.compress(ASKED),
         response=zlib.compress(b"data: [DO"),
+        headers=zlib.compress(msgspec.json.encode(HEADERS)),
         request_bytes=len(ASKED),
         response_bytes=14,
     )
@@ -43,8 +53,15 @@ def test_one_is_read_and_that_is_recorded(root: APIClient, kept: RequestBody) ->
         "request_id": "req-1",
         "request": {"text": ASKED.decode(), "bytes": len(ASKED), "cut": False},
         "response": {"text": "data: [DO", "bytes": 14, "cut": True},
+        "headers": {
+            "request": [{"name": "user-agent", "value": "<script>alert(1)</script>"}],
+            "response": [{"name": "content-type", "value": "application/json"}],
+            "attempts": [{"attempt": 1, "status": 200, "headers": [{"name": "x-request-id", "value": "req_of_vendor"}]}],
+        },
     }
     assert reads() == ["root req-1"]
+    RequestBody.objects.update(headers=None)
+    assert root.get(URL).json()["headers"] is None
 
 
 def test_no_list_and_no_log_holds_them(root: APIClient, kept: RequestBody) -> None:
@@ -92,15 +109,20 @@ def test_the_page_of_a_request_leads_to_them(admin: Client, kept: RequestBody, w
     page = admin.get(f"/admin/monitoring/requestlog/{world.request.pk}/change/").content.decode()
     link = f"/admin/monitoring/requestlog/{world.request.pk}/bodies/"
     assert link in page
-    assert "alert(1)" not in page
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page, "that of the header"
+    assert "messages" not in page.partition("What was said")[2].partition("Headers")[0], "no body is shown here"
+    assert "req_of_vendor" in page
     assert reads() == []
     shown = admin.get(link).content.decode()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     assert "<script>alert(1)" not in shown
     assert "only the first ones were kept" in shown
     assert reads() == ["boss req-1"]
+    RequestBody.objects.update(headers=None)
+    assert "before headers were kept" in admin.get(f"/admin/monitoring/requestlog/{world.request.pk}/change/").content.decode()
     RequestBody.objects.all().delete()
-    assert "Nothing is kept" in admin.get(link).content.decode()
+    assert "nor of the headers" in admin.get(link).content.decode()
 
 
 def test_the_page_is_closed_to_others(kept: RequestBody, world: World) -> None:
@@ -109,6 +131,7 @@ def test_the_page_is_closed_to_others(kept: RequestBody, world: World) -> None:
     client.force_login(user)
     page = client.get(f"/admin/monitoring/requestlog/{world.request.pk}/change/").content.decode()
     assert "/bodies/" not in page
+    assert "req_of_vendor" not in page
     assert client.get(f"/admin/monitoring/requestlog/{world.request.pk}/bodies/").status_code == 403
     assert reads() == []
 

@@ -10,6 +10,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from llmcontrol.environment import Environment, load_env_file
+from llmcontrol.throwaway import made_for
 from tests.live import manage
 
 KEY = base64.b64encode(bytes(32)).decode()
@@ -170,9 +171,54 @@ def test_a_key_at_a_service_that_nobody_told_us_of_ends_the_start_in_one_line(tm
     assert line.startswith("llmcontrol does not start: KEY_ENCRYPTION_KEYS names vault:llmcontrol: set VAULT_ADDR")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "help",
+        "help serve",
+        "serve --help",
+        "--version",
+        "check",
+        "check --tag models",
+        "makemigrations --check",
+        "translations",
+        "spectacular",
+    ],
+)
+def test_commands_that_touch_no_secret_have_some_made_for_them(command: str):
+    made, again = (made_for(["./manage.py", *command.split()], {}) for _ in range(2))
+    assert (len(made["SECRET_KEY"]), made["DATABASE_URL"]) == (64, "sqlite://:memory:")
+    assert made["SECRET_KEY"] != again["SECRET_KEY"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("serve", "worker", "migrate", "shell", "createsuperuser", "backup", "restore", "replay_journal", "verify_audit", "sqlmigrate"),
+        *("check --database default", "check --database=default", "check --deploy", "dbshell -- -h", "of_tomorrow"),
+    ],
+)
+def test_all_others_want_their_own(command: str):
+    assert made_for(["manage.py", *command.split()], {}) == {}
+
+
+def test_where_some_are_set_the_missing_ones_are_missing():
+    assert made_for(["manage.py", "check"], {"SECRET_KEY": "s"}) == made_for(["manage.py", "check"], {"API_KEY_PEPPER_FILE": "f"}) == {}
+    assert made_for(["uvicorn", "check"], {}) == made_for([], {}) == {}
+
+
 @pytest.mark.process
-def test_nothing_but_quickstart_starts_without_secrets(tmp_path: Path):
-    done = manage("serve", env={"LLM_STATE_DIR": str(tmp_path)})
+def test_migrations_are_compared_on_a_fresh_clone(tmp_path: Path):
+    done = manage("makemigrations", "--check", "--dry-run", env={"LLM_STATE_DIR": str(tmp_path / "var")})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "No changes detected\n", "")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_nothing_but_quickstart_starts_without_secrets(tmp_path: Path, command: str):
+    done = manage(command, env={"LLM_STATE_DIR": str(tmp_path)})
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["llmcontrol does not start: SECRET_KEY is not set: `make run` writes one"]
     assert os.listdir(tmp_path) == []

@@ -1,8 +1,10 @@
-/* Requests as they are recorded: asks for what is new while somebody looks. Only textContent is ever set. */
+/* Requests as they come and end: asks for what is new while somebody looks. Only textContent is ever set. */
 "use strict";
 (() => {
   const table = document.getElementById("live");
-  const body = table.tBodies[0];
+  const body = document.getElementById("live-ended");
+  const begun = document.getElementById("live-begun");
+  const count = document.getElementById("live-open");
   const state = document.getElementById("live-state");
   const pause = document.getElementById("live-pause");
   const MOST_ROWS = 200, EVERY_MS = 2000, AGAIN_MS = 5000;
@@ -10,12 +12,16 @@
   const LATE_MS = 10_000;
   const seen = new Map(); // id → row, of those that may be told again or are shown
   const heads = []; // [when, the highest id then]
+  let open = new Map(); // key → row, of those in progress
   let after = null, paused = false, timer = null, asking = false;
   document.getElementById("live-most").textContent = MOST_ROWS;
 
   function cell(row, { kind, text }, url) {
     const at = row.insertCell();
-    if (kind) {
+    if (kind === "age") {
+      at.className = "llmc-age";
+      at.title = text;
+    } else if (kind) {
       const label = document.createElement("span");
       label.className = "llmc-outcome";
       label.dataset.kind = kind;
@@ -39,6 +45,29 @@
     row.dataset.id = id;
     cells.forEach((value, place) => cell(row, value, place === 1 ? url : ""));
     seen.set(id, row);
+  }
+
+  function showOpen({ open: told, more_open: more }) {
+    const rows = new Map();
+    for (const { key, age_s: age, cells } of told ?? []) {
+      const row = open.get(key) ?? document.createElement("tr");
+      if (!row.cells.length) cells.forEach((value) => cell(row, value, ""));
+      row.begun = performance.now() - age * 1000;
+      const there = begun.rows[rows.size];
+      if (there !== row) begun.insertBefore(row, there ?? null);
+      rows.set(key, row);
+    }
+    for (const [key, row] of open) if (!rows.has(key)) row.remove();
+    open = rows;
+    count.textContent = told ? `${table.dataset.open} ${rows.size}${more ? "+" : ""}.` : table.dataset.notOpen;
+    age();
+  }
+
+  function age() {
+    for (const row of open.values()) {
+      const seconds = Math.floor((performance.now() - row.begun) / 1000).toLocaleString("en");
+      row.querySelector(".llmc-age").textContent = table.dataset.ago.replace("0", seconds);
+    }
   }
 
   function forget() {
@@ -66,6 +95,7 @@
       const said = await answer.json().catch(() => ({}));
       if (!answer.ok) throw new Error(said.error || `HTTP ${answer.status}`);
       const gap = said.more && after !== null && !said.rows.some(({ id }) => seen.has(id));
+      showOpen(said);
       for (const row of said.rows.reverse()) show(row);
       moveOn(said.last);
       forget();
@@ -88,6 +118,7 @@
     if (paused) state.textContent = table.dataset.paused;
     else look();
   });
+  setInterval(() => { if (!paused && !document.hidden) age(); }, 1000);
   // Nobody looks at a hidden page.
   document.addEventListener("visibilitychange", () => { if (!document.hidden && !paused) look(); });
   look();
