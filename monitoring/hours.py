@@ -12,6 +12,8 @@ from django.db.models import Max, Min, QuerySet
 
 from monitoring.models import LedgerHour, RequestLog, UsageRecord
 
+# Days can be added to these and any time zone can say them, which is not so of the calendar's own ends.
+_FIRST, _LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 _KINDS: Final = {UsageRecord: LedgerHour.Kind.USAGE, RequestLog: LedgerHour.Kind.REQUEST}
 
 
@@ -39,6 +41,11 @@ def note(model: type[models.Model], hours: Collection[int], first_id: int, final
             f"last_id = CASE WHEN excluded.last_id > {table}.last_id THEN excluded.last_id ELSE {table}.last_id END",
             [value for moment in adapted for value in (_KINDS[model].value, moment, first_id, final_id)],
         )
+
+
+def reckonable(moment: datetime) -> datetime:
+    """What somebody asked for, or the nearest moment to it that can be reckoned with; nothing was recorded beyond that."""
+    return min(max(moment, _FIRST), _LAST)
 
 
 def within(rows: QuerySet[Any], since: datetime | None, until: datetime | None) -> QuerySet[Any]:

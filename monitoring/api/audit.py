@@ -14,14 +14,14 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from monitoring import audit_export
-from monitoring.api.filters import StrictFilters
+from monitoring.api.filters import Moment, StrictFilters
 from monitoring.audit_chain import Row
 from monitoring.models import AuditEvent
 
 
 class AuditFilters(StrictFilters):
-    since = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", help_text="From this moment on, ISO 8601.")
-    until = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", help_text="Up to, not including, this moment.")
+    since = Moment(field_name="at", lookup_expr="gte", help_text="From this moment on, ISO 8601.")
+    until = Moment(field_name="at", lookup_expr="lt", help_text="Up to, not including, this moment.")
     actor = django_filters.CharFilter(help_text="The name, exactly.")
     action = django_filters.ChoiceFilter(choices=AuditEvent.Action.choices)
     source = django_filters.CharFilter(help_text="admin, api, shell, command or data plane.")
