@@ -23,6 +23,7 @@ from monitoring import histogram, hours, label_rollups
 from monitoring.journal import LABEL_COLUMNS, OPENED_COLUMNS, SETTLED_COLUMNS, AttemptOpened, AttemptSettled, RequestEnded
 from monitoring.label_rollups import NO_LABELS, Labelled
 from monitoring.models import DURATION_COLUMNS, FIRST_TOKEN_COLUMNS, LabelRollup, LedgerHour, Pruned, RequestLog, Rollup, UsageRecord
+from monitoring.moment import one_moment
 
 Row = tuple[Any, ...]
 Counted = tuple[Row, list[int]]  # names, sums
@@ -286,13 +287,9 @@ def _count_again(
 def difference() -> str | None:
     """The first day on which rollups and rows do not tell the same sums, in a plain sentence; None where all do.
 
-    Reads every row that was not pruned. Raises DatabaseError.
+    Reads every row that was not pruned, as of one moment, while others insert. Raises DatabaseError.
     """
-    is_outermost = not connection.in_atomic_block
-    with transaction.atomic():
-        if connection.vendor == "postgresql" and is_outermost:  # in another's transaction it is for him to say
-            with connection.cursor() as cursor:  # rows and sums as of one moment, while others insert
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with one_moment():
         for day in sorted(_days(_first_whole_day())):
             rows = _sums_of_rows(day)
             for kind, rollups in _KINDS.items():

@@ -32,7 +32,7 @@ class LLMModelSerializer(StrictModel):
 
     def update(self, instance: LLMModel, validated_data: dict[str, Any]) -> LLMModel:
         if "is_active" in validated_data:
-            instance.gone_at = None  # from now on it is a person's decision, which no sync takes back
+            services.keep_from_sync(instance)
         return super().update(instance, validated_data)
 
 

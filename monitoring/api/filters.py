@@ -106,12 +106,8 @@ class ProviderIdOrName(IdOrName):
 class StatsFilters(StrictFilters):
     """Of rollups of either kind."""
 
-    since = Moment(
-        method="ignore", help_text=f"From the hour of this moment on, ISO 8601; {DEFAULT_DAYS} days before `until` by default."
-    )
-    until = Moment(
-        method="ignore", help_text="Up to the end of the hour that holds the moment before; now by default."
-    )
+    since = Moment(method="ignore", help_text=f"From the hour of this moment on, ISO 8601; {DEFAULT_DAYS} days before `until` by default.")
+    until = Moment(method="ignore", help_text="Up to the end of the hour that holds the moment before; now by default.")
     group_by = django_filters.CharFilter(method="ignore", help_text=f"Comma list of {', '.join(GROUPS)}.")
     team = IdOrName(field_name="team", help_text="Id or name.")
     key = IdOrName(field_name="key", help_text="Id or name.")
