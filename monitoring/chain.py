@@ -18,8 +18,10 @@ from pathlib import Path
 import msgspec
 
 from monitoring import journal, ledger
+from monitoring.interruption import Interruption
 from monitoring.journal import AttemptSettled, Position, SegmentRead, read_segment, segment_numbers, segment_path
-from monitoring.ledger import REQUESTS, USAGE, Books, Row, Table
+from monitoring.ledger import REQUESTS, USAGE, Row, Table
+from monitoring.pairing import Books
 from monitoring.progress import read_progress, remove_progress
 from monitoring.reserve import reserve_path
 
@@ -82,7 +84,7 @@ class Chain:
         self._store_waiting()
         return True
 
-    def give_up(self, why: ledger.Interruption, begun_before: float = float("inf")) -> None:
+    def give_up(self, why: Interruption, begun_before: float = float("inf")) -> None:
         """Enters everything that began before that moment (wall seconds) and has no end as interrupted. Raises as `advance`."""
         if not self._books.has_unfinished(begun_before):
             return self._save_checkpoint()

@@ -3,6 +3,8 @@ speaks of."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from django.db import models
 
 from core.choice import MAX_TASK_TYPE
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 MAX_USER, MAX_TAG = 200, 60
+_NO_ROW_IS_OLDER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _user() -> models.CharField[str, str]:
@@ -381,3 +384,9 @@ class Pruned(models.Model):
 
     def __str__(self) -> str:
         return f"{self.before:%Y-%m-%d %H:%M}"
+
+    @classmethod
+    def kept_from(cls) -> datetime:
+        """From here on every row of the ledger is there. Raises DatabaseError."""
+        latest: datetime | None = cls._default_manager.aggregate(latest=models.Max("before"))["latest"]
+        return latest or _NO_ROW_IS_OLDER

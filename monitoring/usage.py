@@ -12,9 +12,10 @@ from pathlib import Path
 from django.db import Error
 
 from core.clock import Clock, SystemClock
-from monitoring import accounts, ledger, metrics
+from monitoring import accounts, metrics
 from monitoring.bodies import BodyStore
 from monitoring.chain import Chain, Report
+from monitoring.interruption import NEVER_ENDED, PROCESS_DIED
 from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
 from monitoring.reserve import written_bytes
 from monitoring.retention import Pruner
@@ -53,7 +54,7 @@ def _adopt(directory: Path, token: str, report: Report) -> None:
         last = Position(numbers[-1], written_bytes(segment_path(directory, token, numbers[-1])))
         while chain.advance(last):
             pass
-        chain.give_up(ledger.PROCESS_DIED)
+        chain.give_up(PROCESS_DIED)
         report.journals += 1
     accounts.release(token)  # all that its requests used is charged by now
     chain.remove()
@@ -146,7 +147,7 @@ class Drainer:
         last = self._journal.committed()
         while self._chain.advance(last):
             pass
-        self._chain.give_up(ledger.NEVER_ENDED, self._clock.wall() - UNFINISHED_MAX_AGE_S)
+        self._chain.give_up(NEVER_ENDED, self._clock.wall() - UNFINISHED_MAX_AGE_S)
 
     def _adopt_orphans(self) -> None:
         if self._clock.monotonic() < self._adopt_at:
