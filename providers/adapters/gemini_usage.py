@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from core.usage import Usage
-from providers.adapters.openai_stream import MAX_TOKENS_COUNTED
+from providers.adapters.openai_usage import MAX_TOKENS_COUNTED
 
 
 def read_usage(content: Any) -> Usage | None:

@@ -14,10 +14,9 @@ import msgspec
 from core.chat import Answer, ChatRequest, WireCall
 from core.clock import SystemClock
 from core.config import ModelSpec, ProviderSpec
-from core.errors import GatewayError, InvalidRequest, ProviderNonsense
+from core.errors import GatewayError, InvalidRequest
 from core.outbound import Response, Transport
 from core.secrets import Secret
-from core.shapes import known
 from providers.adapters import openai_wire
 from providers.adapters.base import FormField, StreamReader
 from providers.adapters.openai_answers import read_chat_answer
@@ -25,6 +24,7 @@ from providers.adapters.openai_endpoints import ENDPOINTS, Endpoint, with_usage
 from providers.adapters.openai_errors import error_of_status
 from providers.adapters.openai_stream import OpenAIStreamReader
 from providers.adapters.quirks import CHAT, EMBEDDINGS, Quirks
+from providers.adapters.reading import ModelList, listed_models
 from providers.adapters.translated import Leftovers, TranslatedReader, own_names, translated_answer
 
 Fields = dict[str, msgspec.Raw]
@@ -170,23 +170,11 @@ class OpenAICompatible:
 
     def read_models(self, body: bytes) -> list[str]:
         """See `Adapter.read_models`."""
-        try:
-            found = msgspec.json.decode(body, type=_ModelList)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise ProviderNonsense("The provider's list of models cannot be read.", detail=str(exc)[:200]) from None
-        return sorted({model.id for model in found.data if model.id})
+        return listed_models(body, ModelList, ModelList.ids)
 
     async def send(self, transport: Transport, call: WireCall) -> Response:
         """See `Adapter.send`."""
         return await transport.open(call, self.spec.timeouts)
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Model]
 
 
 def _without_ours(fields: Fields) -> Fields:
@@ -239,6 +227,3 @@ def _leave_out(message: Fields, names: list[str]) -> list[str]:
             message["tool_calls"] = msgspec.Raw(msgspec.json.encode(calls))
         left_out += left_out_of_calls
     return left_out
-
-
-known(_ModelList)

@@ -22,6 +22,7 @@ from providers.adapters.base import StreamReader
 from providers.adapters.openai_errors import error_in_success
 from providers.adapters.openai_responses import ResponsesStreamReader, read_responses
 from providers.adapters.openai_stream import INTERRUPTED, OpenAIStreamReader, is_error, read_usage, utf8_bytes
+from providers.adapters.reading import UNREADABLE, packed
 
 Fields = dict[str, msgspec.Raw]
 _TRUE = msgspec.Raw(b"true")
@@ -59,14 +60,14 @@ def _decoded(body: bytes, decode: Callable[[bytes], Any], what: str, secrets: Se
         if not body.isascii():
             body.decode()  # skipped parts of JSON are not checked for UTF-8
         return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise _why_not(body, exc, what, secrets) from None
 
 
 def _why_not(body: bytes, problem: Exception | None, what: str, secrets: Sequence[str]) -> GatewayError:
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
     if is_error(content):
         return error_in_success(content, secrets=secrets)
@@ -144,11 +145,10 @@ def _repaired_embeddings(body: bytes, encoding: type) -> bytes:
 
 
 def _packed(vector: str | list[float]) -> str:
-    """Base64 of little-endian 32-bit floats, which is what OpenAI means by "base64"."""
     if isinstance(vector, str):
         return vector
     try:
-        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        return packed(vector)
     except (OverflowError, struct.error):
         raise ProviderNonsense("The provider gave an embedding with a number that is no 32-bit float.") from None
 
@@ -157,8 +157,8 @@ def _unpacked(vector: str | list[float]) -> list[float]:
     if isinstance(vector, list):
         return vector
     try:
-        packed = base64.b64decode(vector, validate=True)
-        numbers = list(struct.unpack(f"<{len(packed) // _FLOAT_BYTES}f", packed))
+        floats = base64.b64decode(vector, validate=True)
+        numbers = list(struct.unpack(f"<{len(floats) // _FLOAT_BYTES}f", floats))
     except (binascii.Error, struct.error):
         raise ProviderNonsense("The provider gave an embedding that is not base64 of 32-bit floats.") from None
     if not all(map(math.isfinite, numbers)):
@@ -238,7 +238,7 @@ class _CompletionStreamReader(OpenAIStreamReader):
             if not event.isascii():
                 event.decode()
             chunk = _decode_completion(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             return self._read_unusual(event, exc)
         if chunk.error:
             return self._read_unusual(event, None)

@@ -14,14 +14,14 @@ import msgspec
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.usage import Usage, refused_counts
 from providers.adapters.openai_errors import error_in_success
-from providers.adapters.openai_usage import MAX_TOKENS_COUNTED, read_usage
+from providers.adapters.openai_usage import read_usage
+from providers.adapters.reading import UNREADABLE
 from providers.adapters.sse import EventTooLong, SseDecoder, frame
 from providers.adapters.translated import require_calls
 
 __all__ = [
     "FINISH_REASONS",
     "INTERRUPTED",
-    "MAX_TOKENS_COUNTED",
     "OpenAIStreamReader",
     "Text",
     "is_error",
@@ -187,7 +187,7 @@ class OpenAIStreamReader:
             if not event.isascii():
                 event.decode()  # skipped parts of JSON are not checked for UTF-8
             chunk = _decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             return self._read_unusual(event, exc)
         choices = chunk.choices
         if choices is None or chunk.error:
@@ -291,7 +291,7 @@ class OpenAIStreamReader:
             return b""
         try:
             content = msgspec.json.decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             raise ProviderNonsense("The provider's stream holds an event that is not JSON.", detail=type(exc).__name__) from None
         if is_error(content):
             raise error_in_success(content, secrets=self._secrets)
