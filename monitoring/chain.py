@@ -17,9 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from monitoring import journal, ledger
+from monitoring import journal_reading, ledger
 from monitoring.interruption import Interruption
-from monitoring.journal import AttemptSettled, Position, SegmentRead, read_segment, segment_numbers, segment_path
+from monitoring.journal import AttemptSettled, Position, segment_numbers, segment_path
+from monitoring.journal_reading import SegmentRead, read_segment
 from monitoring.ledger import REQUESTS, USAGE, Row, Table
 from monitoring.pairing import Books
 from monitoring.progress import read_progress, remove_progress
@@ -90,7 +91,7 @@ class Chain:
             return self._save_checkpoint()
         rows = self._books.give_up(why, begun_before, read_progress(self._directory, self._token))
         self.report.interrupted += sum(table is USAGE for table, _ in rows)
-        size = journal.MAX_RECORDS
+        size = journal_reading.MAX_RECORDS
         self._waiting.extend(Batch(self._at, rows[start : start + size]) for start in range(0, len(rows), size))
         self._store_waiting()
         self._save_checkpoint()

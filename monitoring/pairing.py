@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from monitoring.interruption import Interruption
-from monitoring.journal import AttemptOpened, AttemptSettled, Position, RequestEnded, Writes
+from monitoring.journal import AttemptOpened, AttemptSettled, Position, RequestEnded
+from monitoring.journal_reading import Writes
 from monitoring.ledger import ENTRIES, REQUESTS, USAGE, Row, Table, entry_rows, request_row, usage_row
 from monitoring.models import UsageRecord
 

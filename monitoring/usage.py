@@ -70,23 +70,20 @@ class Drainer:
 
     def __init__(
         self,
-        directory: Path,
         journal: Journal,
         interval_s: float,
         clock: Clock = SystemClock(),  # noqa: B008  (has no state)
-        adopt_interval_s: float = ADOPT_INTERVAL_S,
         retention_days: int = 0,
         bodies: BodyStore | None = None,
     ) -> None:
         self.backlog_bytes = 0
         self.failing_since: float | None = None
-        self._directory = directory
+        self._directory = journal.directory
         self._journal = journal
         self._interval_s = interval_s
         self._clock = clock
-        self._adopt_interval_s = adopt_interval_s
-        self._adopt_at = clock.monotonic() + adopt_interval_s
-        self._chain = Chain(directory, journal.token)
+        self._adopt_at = clock.monotonic() + ADOPT_INTERVAL_S
+        self._chain = Chain(journal.directory, journal.token)
         self._pruner = Pruner(retention_days, clock)
         self._bodies = bodies
         self._failures = 0
@@ -152,7 +149,7 @@ class Drainer:
     def _adopt_orphans(self) -> None:
         if self._clock.monotonic() < self._adopt_at:
             return
-        self._adopt_at = self._clock.monotonic() + self._adopt_interval_s
+        self._adopt_at = self._clock.monotonic() + ADOPT_INTERVAL_S
         done = replay(self._directory)
         if done.journals:
             log.warning("journal: adopted %d journals of processes that died: %s", done.journals, done)
