@@ -17,7 +17,7 @@ from core.events import Ended, Result
 from core.usage import Usage, refused_counts, tier_of
 from providers.adapters.anthropic_errors import error_inside
 from providers.adapters.openai_stream import made_up_id
-from providers.adapters.openai_usage import MAX_TOKENS_COUNTED
+from providers.adapters.openai_usage import is_count
 from providers.adapters.reading import UNREADABLE
 
 # What is not here counts as stop: end_turn, stop_sequence, tool_use without a call of ours, pause_turn, and what is new.
@@ -155,9 +155,8 @@ def read_usage(content: Any) -> Usage | None:
         hour,
         minutes,
     )
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= MAX_TOKENS_COUNTED:
-            return None
+    if not all(map(is_count, counts)):
+        return None
     sent, output, cached, all_written, thought, _, _ = counts
     all_written = all_written or hour + minutes
     hour = min(hour, all_written)

@@ -14,7 +14,7 @@ from core.shapes import known
 from core.usage import Usage
 from providers.adapters.embeddings_answer import answer_of, asked_for, leftovers_of
 from providers.adapters.gemini_errors import error_in_success
-from providers.adapters.gemini_usage import is_count
+from providers.adapters.openai_usage import is_count
 from providers.adapters.reading import UNREADABLE
 
 

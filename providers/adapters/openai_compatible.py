@@ -84,7 +84,7 @@ class OpenAICompatible:
             return self._translated_call(request, model, secret)
         model_id = self.wire_model_id(model)
         fields["model"] = msgspec.Raw(msgspec.json.encode(model_id))
-        return self._call(path, model_id, fields, request.stream, secret, dropped)
+        return self._call(self.url(path, model_id), fields, request.stream, secret, dropped)
 
     def _chat_fields(self, request: ChatRequest) -> tuple[Fields, tuple[str, ...]]:
         """The client's own fields as this server takes them, and what is left out of them."""
@@ -116,24 +116,17 @@ class OpenAICompatible:
     def _translated_call(self, request: ChatRequest, model: ModelSpec, secret: Secret | None) -> WireCall:
         conversation, quirks = request.conversation(), self.quirks
         leftovers = Leftovers(conversation, model, self.spec.kind, own_names(request))
-        body = openai_wire.to_wire(
-            conversation,
-            model,
-            leftovers,
-            extensions=quirks.extensions,
-            max_tokens_field=quirks.max_tokens_field,
-            strict_messages=quirks.strict_messages,
-        )
+        body = openai_wire.to_wire(conversation, model, leftovers, quirks)
         model_id = body["model"] = self.wire_model_id(model)
         if request.stream:
             body["stream"] = True
             if quirks.stream_usage:
                 body["stream_options"] = {"include_usage": True}
-        return self._call(_CHAT_PATH, model_id, body, request.stream, secret, leftovers.names)
+        return self._call(self.url(_CHAT_PATH, model_id), body, request.stream, secret, leftovers.names)
 
-    def _call(self, path: str, model_id: str, fields: object, stream: bool, secret: Secret | None, dropped: tuple[str, ...]) -> WireCall:
+    def _call(self, url: str, fields: object, stream: bool, secret: Secret | None, dropped: tuple[str, ...]) -> WireCall:
         accept = "text/event-stream" if stream else "application/json"
-        return WireCall(self.url(path, model_id), self._headers_for(secret, accept), msgspec.json.encode(fields), dropped=dropped)
+        return WireCall(url, self._headers_for(secret, accept), msgspec.json.encode(fields), dropped=dropped)
 
     def _headers_for(self, secret: Secret | None, accept: str) -> dict[str, str]:
         headers = {**self._headers, "Accept": accept}

@@ -183,6 +183,21 @@ def error_in_success(content: Any, *, secrets: Sequence[str]) -> GatewayError:
     return _classified(vendor.status or _implied_status(vendor), vendor, message, None, redacted(detail, secrets, MAX_EXCERPT_BYTES))
 
 
+def is_error(content: Any) -> bool:
+    """OpenAI's `{"error": …}`, and the flat `{"object": "error", …}` of older vLLM."""
+    return isinstance(content, dict) and (bool(content.get("error")) or content.get("object") == "error")
+
+
+def why_not(body: bytes, problem: Exception | str, other: str, secrets: Sequence[str]) -> GatewayError:
+    """The error that `body`, which came with status 200, tells of, else ProviderNonsense: no JSON, or with the sentence `other`.
+    `problem` is what the decoder said."""
+    try:
+        content = msgspec.json.decode(body)
+    except UNREADABLE:
+        return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
+    return error_in_success(content, secrets=secrets) if is_error(content) else ProviderNonsense(other, detail=str(problem)[:200])
+
+
 def _named(vendor: VendorError, secrets: Sequence[str]) -> str | None:
     """The field that the vendor names, fit for a client."""
     return redacted(vendor.param, secrets, _MAX_PARAM_CHARS) if vendor.param else None

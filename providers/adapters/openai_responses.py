@@ -14,8 +14,8 @@ import msgspec
 from core.chat import Answer, ChatRequest
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.usage import Usage, refused_counts
-from providers.adapters.openai_errors import error_in_success
-from providers.adapters.openai_stream import is_error, read_usage, utf8_bytes
+from providers.adapters.openai_errors import error_in_success, is_error, why_not
+from providers.adapters.openai_stream import read_usage, utf8_bytes
 from providers.adapters.reading import UNREADABLE
 from providers.adapters.relay import Relay
 from providers.adapters.sse import frame
@@ -103,7 +103,7 @@ def read_responses(body: bytes, request: ChatRequest, secrets: Sequence[str]) ->
             body.decode()  # skipped parts of JSON are not checked for UTF-8
         response = _decode(body)
     except UNREADABLE as exc:
-        raise _why_not(body, exc, secrets) from None
+        raise why_not(body, exc, "The provider's answer is JSON, but not a response.", secrets) from None
     _require_end(response, secrets)
     usage = read_responses_usage(response.usage, response.service_tier)
     return Answer(
@@ -126,16 +126,6 @@ def _require_end(response: _Response, secrets: Sequence[str]) -> None:
         item.require_call()
     if response.status == "completed" and not response.output:
         raise ProviderNonsense("The provider's answer is JSON, but holds no output.", detail="output is empty")
-
-
-def _why_not(body: bytes, problem: Exception, secrets: Sequence[str]) -> GatewayError:
-    try:
-        content = msgspec.json.decode(body)
-    except UNREADABLE:
-        return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
-    if is_error(content):
-        return error_in_success(content, secrets=secrets)
-    return ProviderNonsense("The provider's answer is JSON, but not a response.", detail=str(problem)[:200])
 
 
 def _failure(error: Any, secrets: Sequence[str]) -> GatewayError:

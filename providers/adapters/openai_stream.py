@@ -13,7 +13,7 @@ import msgspec
 
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.usage import Usage, refused_counts
-from providers.adapters.openai_errors import error_in_success
+from providers.adapters.openai_errors import error_in_success, is_error
 from providers.adapters.openai_usage import read_usage
 from providers.adapters.reading import UNREADABLE
 from providers.adapters.sse import EventTooLong, SseDecoder, frame
@@ -24,7 +24,6 @@ __all__ = [
     "INTERRUPTED",
     "OpenAIStreamReader",
     "Text",
-    "is_error",
     "made_up_id",
     "plain_text",
     "read_usage",
@@ -300,11 +299,6 @@ class OpenAIStreamReader:
             return msgspec.json.encode({**content, "choices": []}) if self._wants_usage else b""
         detail = str(problem) if isinstance(problem, msgspec.ValidationError) else "no choices"
         raise ProviderNonsense("The provider's stream holds an event that is no part of a chat answer.", detail=detail[:200])
-
-
-def is_error(content: Any) -> bool:
-    """OpenAI's `{"error": …}`, and the flat `{"object": "error", …}` of older vLLM."""
-    return isinstance(content, dict) and (bool(content.get("error")) or content.get("object") == "error")
 
 
 def plain_text(part: dict[str, Any]) -> None:

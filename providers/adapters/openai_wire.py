@@ -14,9 +14,9 @@ import msgspec
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.events import Begun, ChatEvent, Ended, ReasoningDelta, RefusalDelta, Result, TextDelta, ToolBegun, ToolDelta, counted, gathered
 from providers.adapters.openai_answers import require_message, why_not_an_answer
-from providers.adapters.openai_errors import error_in_success
+from providers.adapters.openai_errors import error_in_success, is_error
 from providers.adapters.openai_request import to_wire
-from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, is_error, made_up_id, read_usage
+from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, made_up_id, read_usage
 from providers.adapters.reading import UNREADABLE
 
 __all__ = ["OpenAIWireStream", "result_from_wire", "to_wire"]
