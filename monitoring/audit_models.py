@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from django.db import models
 
 
@@ -52,6 +55,15 @@ class AuditEvent(models.Model):
             models.Index(fields=["object_type", "object_id", "sequence"], name="audit_object"),
             models.Index(fields=["request_id"], name="audit_request"),
         ]
+
+    @property
+    def changed(self) -> dict[str, Any] | None:
+        """Field → [before, after]. None where somebody wrote no JSON into the row, past the triggers."""
+        try:
+            found = json.loads(self.changes)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
 
     def __str__(self) -> str:
         return f"{self.sequence}: {self.action} {self.object_label}".rstrip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import django_filters
@@ -50,12 +49,7 @@ class AuditEventSerializer(serializers.ModelSerializer):
         fields = read_only_fields = Row._fields
 
     def get_changes(self, row: AuditEvent) -> dict[str, Any] | None:
-        """None where somebody wrote no JSON into the row, past the triggers."""
-        try:
-            found = json.loads(row.changes)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        return row.changed
 
 
 class _File(BaseRenderer):
