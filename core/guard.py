@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from core.addresses import Address
 from core.errors import OutboundRefused
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _METADATA = frozenset(
     ipaddress.ip_address(address)
     for address in (
@@ -56,16 +56,16 @@ class Guard:
         """Whether `allow` names this address and port, public or not. Raises ValueError for what is no IP address."""
         return self._lists(_unwrapped(ipaddress.ip_address(address.partition("%")[0])), port)
 
-    def _lists(self, ip: _Address, port: int) -> bool:
+    def _lists(self, ip: Address, port: int) -> bool:
         return any(ip in network and allowed in (None, port) for network, allowed in self._allow)
 
 
-def _unwrapped(ip: _Address) -> _Address:
+def _unwrapped(ip: Address) -> Address:
     """::ffff:127.0.0.1 is 127.0.0.1 to the kernel, so it is judged as that."""
     return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
-def _embedded_ipv4(ip: _Address) -> ipaddress.IPv4Address | None:
+def _embedded_ipv4(ip: Address) -> ipaddress.IPv4Address | None:
     """Where NAT64, 6to4, Teredo and IPv4-compatible addresses really lead."""
     if isinstance(ip, ipaddress.IPv4Address):
         return None
@@ -74,7 +74,7 @@ def _embedded_ipv4(ip: _Address) -> ipaddress.IPv4Address | None:
     return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
 
 
-def _is_public(ip: _Address) -> bool:
+def _is_public(ip: Address) -> bool:
     if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
         return False
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)

@@ -252,7 +252,6 @@ def _cache(peers: Peers, clock: SystemClock) -> Cache:
 
 def _drainer(gateway: Gateway, journal: Journal, clock: SystemClock) -> Drainer:
     return Drainer(
-        settings.JOURNAL_DIR,
         journal,
         settings.DRAIN_INTERVAL_S,
         retention_days=settings.RETENTION_DAYS,

@@ -59,7 +59,7 @@ def figures(now: datetime, days: int) -> dict[str, Any]:
         "costs": [_shown(micros, name) for name, micros in sorted(whole.cost.items())],
         "unpriced": whole.counts()["unpriced_attempts"],
         "cached": None if share is None else f"{100 * share:.1f} %",
-        "per_1k": [_shown(micros, name) for name, micros in sorted(whole.per_1k_requests().items())],
+        "per_1k": [_shown(micros, name) for name, micros in sorted(whole.per_1k_answers().items())],
         **_month(now, today, currency),
         "by_model": json.dumps(_stacked(by_day_and_model, dates, currency)),
         "cached_by_day": json.dumps(_cached_by_day(by_day_and_model, dates)),

@@ -13,12 +13,14 @@ from core.config import ModelSpec
 from core.errors import InvalidRequest, ProviderNonsense
 from gateway.doors import anthropic_messages, completions, generate, openai_chat, responses
 from providers.adapters.openai_request import to_wire
+from providers.adapters.quirks import Quirks
 from providers.adapters.sse import SseDecoder
 from providers.adapters.translated import Leftovers
 
 _DIALECTS: Final = {dialect.NAME: dialect for dialect in (openai_chat, anthropic_messages, responses, completions, generate)}
 # How it was answered then, and on whose behalf: the playground says both anew.
 _NOT_ASKED_AGAIN: Final = frozenset({"model", "models", "stream", "stream_options", "n", "user", "metadata", "store", "task_type"})
+_TAKES_TOP_K: Final = Quirks(extensions=frozenset({"top_k"}))
 _ANY_MODEL: Final = ModelSpec(id="", alias="", model_id="", provider_id="", drop_params=True)
 
 
@@ -46,7 +48,7 @@ def asked(dialect: str, body: bytes) -> Asked:
     else:
         conversation = request.conversation()
         leftovers = Leftovers(conversation, _ANY_MODEL, "OpenAI's dialect")
-        known = _loaded(msgspec.json.encode(to_wire(conversation, _ANY_MODEL, leftovers, extensions=frozenset({"top_k"}))))
+        known = _loaded(msgspec.json.encode(to_wire(conversation, _ANY_MODEL, leftovers, _TAKES_TOP_K)))
         left_out = leftovers.names
     messages = known.pop("messages", [])
     system = messages.pop(0)["content"] if messages and _is_text(messages[0], "system", "developer") else ""

@@ -112,6 +112,11 @@ class LLMModelAdmin(Pages, ModelAdmin):
         found = ", ".join(f"{check} {result.replace('_', ' ')}" for check, result in row.tested.items())
         return f"{timezone.localtime(row.tested_at):%Y-%m-%d %H:%M}: {found}"
 
+    def save_model(self, request: HttpRequest, obj: LLMModel, form: Any, change: bool) -> None:
+        if "is_active" in form.changed_data:
+            services.keep_from_sync(obj)
+        super().save_model(request, obj, form, change)
+
     def get_inlines(self, request: HttpRequest, obj: LLMModel | None) -> tuple[type[TabularInline], ...]:
         return self.inlines if obj else ()
 

@@ -84,12 +84,8 @@ def refusals(spec: RouteSpec, types: Types) -> dict[str, str]:
     return {field: sentence for field, sentence in found.items() if sentence}
 
 
-def in_plain_words(spec: RouteSpec) -> str:
-    """E.g. "gpt-4o, then claude; if none of them answers, the smaller gpt-4o-mini; after that a fixed answer"."""
-    return "; ".join(steps_of(spec))
-
-
 def steps_of(spec: RouteSpec) -> list[str]:
+    """In plain words, e.g. ["gpt-4o, then claude", "if none of them answers, the smaller gpt-4o-mini", "after that a fixed answer"]."""
     steps = [_targets_in_words(spec)]
     several = len(spec.targets) > 1
     if spec.fallbacks:

@@ -16,8 +16,9 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from core.config import DEFAULT_CURRENCY
 from core.money import MAX_PRICE_PER_MILLION, rate_from_decimal
-from models_registry.models import ExchangeRate, Price, Route, validate_currency
+from models_registry.models import MAX_PRICED_TOKENS, ExchangeRate, Price, Route, validate_currency
 from models_registry.services import ALL_BUCKETS
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class SetPriceForm(forms.Form):
 
     currency = forms.CharField(
         label=_("Currency"),
-        initial="USD",
+        initial=DEFAULT_CURRENCY,
         max_length=3,
         validators=[validate_currency],
         widget=UnfoldAdminTextInputWidget,
@@ -73,7 +74,7 @@ class SetPriceForm(forms.Form):
         label=_("For requests from this size on"),
         required=False,
         min_value=0,
-        max_value=1_000_000_000,
+        max_value=MAX_PRICED_TOKENS,
         widget=UnfoldAdminIntegerFieldWidget,
         help_text=_("Tokens of input, cached ones among them; the price is then that of all its tokens. Empty: of any size."),
     )

@@ -13,7 +13,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.utils import timezone
 
-from core.config import RouteSpec
+from core.config import DEFAULT_CURRENCY, RouteSpec
 from core.money import CURRENCIES, UNKNOWN_CURRENCY, plain_rate
 from models_registry import chains
 from models_registry.prompt_models import PromptTemplate, PromptVersion
@@ -22,6 +22,7 @@ from providers.models import Provider, visibility_field
 __all__ = ["ALIAS_VALIDATOR", "ExchangeRate", "LLMModel", "Price", "PromptTemplate", "PromptVersion", "Route", "validate_currency"]
 
 ALIAS_VALIDATOR = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", "Use letters, digits and . _ : / @ -; start with a letter or digit.")
+MAX_PRICED_TOKENS = 1_000_000_000
 
 
 def validate_currency(code: str) -> None:
@@ -236,10 +237,10 @@ class Price(models.Model):
     )
     min_input_tokens = models.PositiveIntegerField(
         default=0,
-        validators=[MaxValueValidator(1_000_000_000)],
+        validators=[MaxValueValidator(MAX_PRICED_TOKENS)],
         help_text="For requests with at least so many tokens of input, cached ones among them: then for all of their tokens.",
     )
-    currency = models.CharField(max_length=3, default="USD", validators=[validate_currency])
+    currency = models.CharField(max_length=3, default=DEFAULT_CURRENCY, validators=[validate_currency])
     valid_from = models.DateTimeField(db_index=True)
     valid_to = models.DateTimeField(null=True, blank=True, help_text="Empty = still in force.")
     input_micros = models.BigIntegerField(validators=[MinValueValidator(0)])

@@ -27,6 +27,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from core.config import DEFAULT_CURRENCY
 from core.money import plain
 from models_registry import catalogue
 from models_registry.models import LLMModel, Price
@@ -174,7 +175,7 @@ def _price(given: dict[str, Any]) -> dict[str, Any]:
     buckets = {**nested, **{name: value for name, value in given.items() if name in ALL_BUCKETS}}
     if unknown := sorted(set(given) - {*_FIELDS, *ALL_BUCKETS}):
         raise ValidationError(dict.fromkeys(unknown, "This field is not known."))
-    price = {"currency": given.get("currency", "USD"), "per_million": buckets, "source": str(given.get("source", ""))}
+    price = {"currency": given.get("currency", DEFAULT_CURRENCY), "per_million": buckets, "source": str(given.get("source", ""))}
     if "valid_from" in given:
         price["valid_from"] = _moment(given["valid_from"])
     if "service_tier" in given:

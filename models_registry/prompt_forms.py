@@ -18,7 +18,7 @@ from unfold.widgets import (
 from models_registry import prompt_script
 from models_registry.models import PromptTemplate, PromptVersion
 from models_registry.prompt_services import Wording, latest_of
-from models_registry.prompts import MAX_TEMPLATE_CHARACTERS
+from models_registry.prompts import MAX_INPUT_TOKENS, MAX_TEMPLATE_CHARACTERS
 from monitoring.pages import RefusableForm
 
 _MAX_SCRIPT = 2 * MAX_TEMPLATE_CHARACTERS
@@ -106,7 +106,7 @@ class PromptForm(RefusableForm, forms.ModelForm):
         label=_("Max input tokens"),
         required=False,
         min_value=1,
-        max_value=100_000_000,
+        max_value=MAX_INPUT_TOKENS,
         widget=UnfoldAdminIntegerFieldWidget,
         help_text=_("History and context are shortened until all of it fits. Empty: into the model's window."),
     )
@@ -152,7 +152,7 @@ class PreviewForm(forms.Form):
         label=_("Tokens there is room for"),
         required=False,
         min_value=1,
-        max_value=100_000_000,
+        max_value=MAX_INPUT_TOKENS,
         widget=UnfoldAdminIntegerFieldWidget,
         help_text=_("As a model's window would leave. Empty: no limit but the version's own."),
     )

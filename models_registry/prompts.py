@@ -22,6 +22,7 @@ MAX_MESSAGES = 50
 MAX_VARIABLES = 50
 MAX_TEMPLATE_CHARACTERS = 100_000
 MAX_VARIABLE_CHARACTERS = 1_000_000
+MAX_INPUT_TOKENS = 100_000_000
 MAX_LABELS = 20
 ROLES = ("system", "developer", "user", "assistant")
 TYPES: tuple[VariableType, ...] = ("text", "number", "history", "context")
@@ -161,7 +162,7 @@ def _refuse_sizes(messages: Sequence[MessageSpec], max_input_tokens: int | None)
         raise TemplateRefused("messages", f"Write 1 to {MAX_MESSAGES} messages.")
     if sum(len(literal) for message in messages for literal in message.literals) > MAX_TEMPLATE_CHARACTERS:
         raise TemplateRefused("messages", f"All texts together have at most {MAX_TEMPLATE_CHARACTERS:,} characters.")
-    if max_input_tokens is not None and not 1 <= max_input_tokens <= 100_000_000:
+    if max_input_tokens is not None and not 1 <= max_input_tokens <= MAX_INPUT_TOKENS:
         raise TemplateRefused("max_input_tokens", "Write a whole number from 1, or nothing for the model's window.")
 
 

@@ -45,6 +45,11 @@ def sync_models(provider: Provider, apply: bool, accept: bool | Mapping[str, Col
     return diff
 
 
+def keep_from_sync(model: LLMModel) -> None:
+    """For who switches it on or off: from now on it is a person's decision, which no sync takes back. The caller saves."""
+    model.gone_at = None
+
+
 def _accepted(diff: SyncDiff, accept: bool | Mapping[str, Collection[str]]) -> Mapping[str, Collection[str]]:
     """Model id → fields. Raises ValidationError for what is not proposed, or could not be taken."""
     if not accept:

@@ -28,7 +28,6 @@ Changes = Mapping[str, tuple[Any, Any]]
 
 _LOCK = 0x6C6C6D61  # any number that nobody else takes
 _ROWS_PER_INSERT = 200
-_MAX_NAME, _MAX_LABEL = 150, 200
 
 
 class AuditUnavailable(OperationalError):
@@ -102,6 +101,36 @@ def write_waiting(connection: BaseDatabaseWrapper) -> None:
         raise AuditUnavailable(sentence) from (exc.__cause__ or exc)
 
 
+def _row(event: Event, actor: audit_context.Actor) -> Row:
+    """Without its place in the chain."""
+    object_type, object_id, label = event.named
+    return Row(
+        sequence=0,
+        at="",
+        actor_id=actor.user_id[: _most("actor_id")],
+        actor=one_line(actor.name, _most("actor")),
+        source=actor.source,
+        address=one_line(actor.address, _most("address")),
+        request_id=one_line(actor.request_id, _most("request_id")),
+        action=event.action,
+        object_type=object_type,
+        object_id=one_line(object_id, _most("object_id")),
+        object_label=one_line(label, _most("object_label")),
+        changes=json.dumps(event.changes, ensure_ascii=True, separators=(",", ":"), default=str),
+        prev="",
+        hash="",
+    )
+
+
+@lru_cache
+def _most(column: str) -> int:
+    """Characters."""
+    field = AuditEvent._meta.get_field(column)
+    assert isinstance(field, models.CharField)
+    assert field.max_length
+    return field.max_length
+
+
 def _append(connection: BaseDatabaseWrapper, waiting: list[Event]) -> None:
     rows = AuditEvent.objects.using(connection.alias)
     # Before the lock: who is asking may have to be read from the database.
@@ -112,25 +141,8 @@ def _append(connection: BaseDatabaseWrapper, waiting: list[Event]) -> None:
     last = rows.order_by("-sequence").values_list("sequence", "hash").first()
     sequence, prev = last or (0, GENESIS)
     now, new = timezone.now(), []
-    for event, actor in zip(waiting, actors, strict=True):
-        object_type, object_id, label = event.named
-        sequence += 1
-        row = Row(
-            sequence=sequence,
-            at=audit_chain.written_moment(now),
-            actor_id=actor.user_id[:40],
-            actor=one_line(actor.name, _MAX_NAME),
-            source=actor.source,
-            address=one_line(actor.address, 64),
-            request_id=one_line(actor.request_id, 64),
-            action=event.action,
-            object_type=object_type,
-            object_id=one_line(object_id, 64),
-            object_label=one_line(label, _MAX_LABEL),
-            changes=json.dumps(event.changes, ensure_ascii=True, separators=(",", ":"), default=str),
-            prev=prev,
-            hash="",
-        )
+    for number, (event, actor) in enumerate(zip(waiting, actors, strict=True), sequence + 1):
+        row = _row(event, actor)._replace(sequence=number, at=audit_chain.written_moment(now), prev=prev)
         row = row._replace(hash=audit_chain.link(keys().chain, row))
         prev = row.hash
         new.append(row)

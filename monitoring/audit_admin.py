@@ -98,7 +98,7 @@ class AuditEventAdmin(SavesFilters, Ledger):
 
     @display(description=_("Fields"))
     def summary(self, row: AuditEvent) -> str:
-        names = [str(name) for name in changes_of(row)]
+        names = [str(name) for name in row.changed or {}]
         more = gettext(" and %d more") % (len(names) - 2) if len(names) > 2 else ""
         return ", ".join(names[:2]) + more or _NOTHING
 
@@ -156,18 +156,9 @@ def history(request: HttpRequest, app: str, name: str, object_id: str) -> HttpRe
     return TemplateResponse(request, "admin/llmcontrol/audit_history.html", context)
 
 
-def changes_of(row: AuditEvent) -> dict[str, Any]:
-    """{} where the column was tampered with: the page is to open all the same."""
-    try:
-        found = json.loads(row.changes)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def shown(row: AuditEvent) -> dict[str, Any]:
     """An event as its pages draw it."""
-    return {"row": row, "kind": KINDS.get(row.action, "default"), "fields": [_field(*item) for item in changes_of(row).items()]}
+    return {"row": row, "kind": KINDS.get(row.action, "default"), "fields": [_field(*item) for item in (row.changed or {}).items()]}
 
 
 def _field(name: str, sides: Any) -> dict[str, Any]:

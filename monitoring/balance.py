@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import BigIntegerField, Count, Exists, F, Max, OuterRef, Subquery, Sum, Value
@@ -13,7 +13,6 @@ from django.db.models.functions import Coalesce, TruncHour
 from monitoring.models import BudgetAccount, BudgetEntry, BudgetLease, Pruned, RequestLog, Rollup, UsageRecord
 from monitoring.moment import one_moment
 
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _SUMS = ("attempts", "cost_micros", "charged_micros")
 _NOTHING = {f"sum_{name}": 0 for name in _SUMS}
 
@@ -26,12 +25,6 @@ def differences() -> Iterator[tuple[str, str | None]]:
     with one_moment():
         for name, check in _CHECKS.items():
             yield name, check()
-
-
-def _kept_from() -> datetime:
-    """From here on every row of the ledger is there."""
-    pruned = Pruned.objects.order_by("-before").first()
-    return pruned.before if pruned else _LONG_AGO
 
 
 def _sum_of(rows: type[BudgetEntry] | type[BudgetLease], amount: Combinable, **of: OuterRef) -> Coalesce:
@@ -59,7 +52,7 @@ def _entries_without_account() -> str | None:
 
 def _entries_without_attempt() -> str | None:
     attempt = UsageRecord.objects.filter(request_id=OuterRef("request_id"), attempt=OuterRef("attempt"))
-    charged = BudgetEntry.objects.filter(started_at__gte=_kept_from()).exclude(state=BudgetEntry.State.CORRECTION)
+    charged = BudgetEntry.objects.filter(started_at__gte=Pruned.kept_from()).exclude(state=BudgetEntry.State.CORRECTION)
     row = charged.filter(~Exists(attempt)).order_by("pk").first()
     return f"the entry on budget {row.budget_id} is of attempt {row}, which has no usage record" if row else None
 
@@ -68,7 +61,7 @@ def _attempts_without_entries() -> str | None:
     entries = BudgetEntry.objects.filter(request_id=OuterRef("request_id"), attempt=OuterRef("attempt")).order_by()
     counted = entries.values("request_id", "attempt").annotate(found=Count("pk")).values("found")
     found = Coalesce(Subquery(counted), Value(0))
-    records = UsageRecord.objects.filter(started_at__gte=_kept_from())
+    records = UsageRecord.objects.filter(started_at__gte=Pruned.kept_from())
     row = records.annotate(found=found).exclude(budget_entries=F("found")).order_by("pk").first()
     return f"attempt {row} was charged to {row.budget_entries} budgets, and has {row.found} entries" if row else None
 
@@ -77,7 +70,7 @@ def _requests_and_attempts() -> str | None:
     attempts = UsageRecord.objects.filter(request_id=OuterRef("request_id")).order_by()
     last = Coalesce(Subquery(attempts.values("request_id").annotate(last=Max("attempt")).values("last")), Value(0))
     number = Coalesce(Subquery(attempts.values("request_id").annotate(number=Count("pk")).values("number")), Value(0))
-    rows = RequestLog.objects.filter(started_at__gte=_kept_from()).annotate(last=last, number=number)
+    rows = RequestLog.objects.filter(started_at__gte=Pruned.kept_from()).annotate(last=last, number=number)
     row = rows.exclude(attempts=F("number"), last=F("number")).order_by("pk").first()
     return (
         f"request {row} made {row.attempts} attempts, and {row.number} usage records are there, the last of number {row.last}"
@@ -88,7 +81,7 @@ def _requests_and_attempts() -> str | None:
 
 def _rollups() -> str | None:
     """Hour by hour, from the first whole one that is kept."""
-    whole = _kept_from() + timedelta(hours=1) - timedelta(microseconds=1)
+    whole = Pruned.kept_from() + timedelta(hours=1) - timedelta(microseconds=1)
     begin = whole.replace(minute=0, second=0, microsecond=0)
     rollups = Rollup.objects.filter(span_s=Rollup.Span.HOUR, start__gte=begin).order_by().values("start")
     rolled = _by_hour(rollups.annotate(**{f"sum_{name}": Sum(name) for name in _SUMS}))

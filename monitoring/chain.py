@@ -17,9 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from monitoring import journal, ledger
-from monitoring.journal import AttemptSettled, Position, SegmentRead, read_segment, segment_numbers, segment_path
-from monitoring.ledger import REQUESTS, USAGE, Books, Row, Table
+from monitoring import journal_reading, ledger
+from monitoring.interruption import Interruption
+from monitoring.journal import AttemptSettled, Position, segment_numbers, segment_path
+from monitoring.journal_reading import SegmentRead, read_segment
+from monitoring.ledger import REQUESTS, USAGE, Row, Table
+from monitoring.pairing import Books, Unfinished
 from monitoring.progress import read_progress, remove_progress
 from monitoring.reserve import reserve_path
 
@@ -82,18 +85,18 @@ class Chain:
         self._store_waiting()
         return True
 
-    def give_up(self, why: ledger.Interruption, begun_before: float = float("inf")) -> None:
+    def give_up(self, why: Interruption, begun_before: float = float("inf")) -> None:
         """Enters everything that began before that moment (wall seconds) and has no end as interrupted. Raises as `advance`."""
         if not self._books.has_unfinished(begun_before):
             return self._save_checkpoint()
         rows = self._books.give_up(why, begun_before, read_progress(self._directory, self._token))
         self.report.interrupted += sum(table is USAGE for table, _ in rows)
-        size = journal.MAX_RECORDS
+        size = journal_reading.MAX_RECORDS
         self._waiting.extend(Batch(self._at, rows[start : start + size]) for start in range(0, len(rows), size))
         self._store_waiting()
         self._save_checkpoint()
 
-    def open_requests(self, most: int) -> list[ledger.Unfinished]:
+    def open_requests(self, most: int) -> list[Unfinished]:
         """See `Books.open_requests`: as of what was read last."""
         return self._books.open_requests(most)
 

@@ -13,7 +13,7 @@ from django.utils.dateparse import parse_date, parse_time
 from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import RangeDateTimeFilter, TextFilter
 
-from monitoring.hours import within
+from monitoring.hours import reckonable, within
 
 _SPANS = {
     "15m": (_("Last 15 minutes"), timedelta(minutes=15)),
@@ -78,7 +78,7 @@ def _moment(day: str, clock: str, missing_time: time) -> datetime | None:
         date, at = parse_date(day), parse_time(clock) if clock else missing_time
     except ValueError:
         return None
-    return timezone.make_aware(datetime.combine(date, at)) if date and at else None
+    return reckonable(timezone.make_aware(datetime.combine(date, at))) if date and at else None
 
 
 class Outcome(admin.SimpleListFilter):

@@ -3,7 +3,7 @@ ids, and a list of one day weeks ago is read as quickly as that of today."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,6 +12,9 @@ from django.db.models import Max, Min, QuerySet
 
 from monitoring.models import LedgerHour, RequestLog, UsageRecord
 
+# Days can be added to these and any time zone can say them, which is not so of the calendar's own ends.
+_FIRST, _LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
+_HOURS_PER_STATEMENT = 2_000  # SQLite takes 32,766 values in one
 _KINDS: Final = {UsageRecord: LedgerHour.Kind.USAGE, RequestLog: LedgerHour.Kind.REQUEST}
 
 
@@ -28,9 +31,15 @@ def last_id(model: type[models.Model]) -> int:
 
 def note(model: type[models.Model], hours: Collection[int], first_id: int, final_id: int) -> None:
     """Rows that began in these hours (since 1970) have ids from `first_id` to `final_id`. Raises DatabaseError."""
+    in_order = sorted(hours)
+    for start in range(0, len(in_order), _HOURS_PER_STATEMENT):
+        _note(model, in_order[start : start + _HOURS_PER_STATEMENT], first_id, final_id)
+
+
+def _note(model: type[models.Model], hours: Sequence[int], first_id: int, final_id: int) -> None:
     table = connection.ops.quote_name(LedgerHour._meta.db_table)
     places = ", ".join(["(%s, %s, %s, %s)"] * len(hours))
-    moments = [datetime.fromtimestamp(hour * 3600, UTC) for hour in sorted(hours)]
+    moments = [datetime.fromtimestamp(hour * 3600, UTC) for hour in hours]
     adapted = [connection.ops.adapt_datetimefield_value(moment) for moment in moments]
     with connection.cursor() as cursor:
         cursor.execute(
@@ -39,6 +48,11 @@ def note(model: type[models.Model], hours: Collection[int], first_id: int, final
             f"last_id = CASE WHEN excluded.last_id > {table}.last_id THEN excluded.last_id ELSE {table}.last_id END",
             [value for moment in adapted for value in (_KINDS[model].value, moment, first_id, final_id)],
         )
+
+
+def reckonable(moment: datetime) -> datetime:
+    """What somebody asked for, or the nearest moment to it that can be reckoned with; nothing was recorded beyond that."""
+    return min(max(moment, _FIRST), _LAST)
 
 
 def within(rows: QuerySet[Any], since: datetime | None, until: datetime | None) -> QuerySet[Any]:

@@ -1,4 +1,4 @@
-"""What the journal keeps of each request, how it is written before the client gets its last byte, and how it is read back."""
+"""What the journal keeps of each request, and how it is written before the client gets its last byte. `journal_reading` reads it."""
 
 from __future__ import annotations
 
@@ -163,11 +163,8 @@ class Sink(Protocol):
 # that UTF-8 never uses, so it cannot occur inside a payload, and a reader that lost its way finds the next frame by looking for it.
 
 MAGIC = b"\xffLJ2"
-READ_BYTES = 2**20
-MAX_RECORDS = 3072
-_HEADER = struct.Struct(">4sII")
+HEADER = struct.Struct(">4sII")
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(list[Record]).decode
 _SUFFIX = ".journal"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LOOK_AGAIN_S = 1.0
@@ -182,7 +179,7 @@ class Position(NamedTuple):
 
 def frame(*records: Record) -> bytes:
     payload = _encode(records)
-    return _HEADER.pack(MAGIC, len(payload), crc32(payload)) + payload
+    return HEADER.pack(MAGIC, len(payload), crc32(payload)) + payload
 
 
 def segment_path(directory: Path, token: str, sequence: int) -> Path:
@@ -350,104 +347,3 @@ def _settles(records: tuple[Record, ...]) -> bool:
 
 def _unavailable(detail: str) -> AccountingUnavailable:
     return AccountingUnavailable("The usage journal cannot be written, so no request can be accounted for; try again later.", detail=detail)
-
-
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
-class Damage(NamedTuple):
-    """Bytes from `start` up to, not including, `stop` of a segment that hold no readable frame."""
-
-    path: Path
-    start: int
-    stop: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path.name}: {self.stop - self.start} bytes at offset {self.start} were skipped: {self.reason}"
-
-
-# Of each write the offset of its frame, and its records.
-Writes = list[tuple[int, list[Record]]]
-
-
-class SegmentRead(NamedTuple):
-    """What was written, and where to read on."""
-
-    writes: Writes
-    next_offset: int
-    damage: list[Damage]
-
-
-def read_segment(path: Path, offset: int = 0, *, end: int | None = None) -> SegmentRead:
-    """The next writes from `offset` on: about MAX_RECORDS or READ_BYTES at most; call again until `next_offset` is `end`.
-
-    `end` is how far the segment is known to be written, by default the file's size. A live writer's file must be read with
-    an `end` from `Journal.committed`: a frame that is cut off by `end` counts as torn, and is skipped and reported.
-    Raises OSError.
-    """
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        end = size if end is None else min(end, size)
-        window = READ_BYTES
-        while True:
-            data = os.pread(fd, max(0, min(window, end - offset)), offset)
-            last = offset + len(data) >= end
-            read = _scan(path, data, offset, last)
-            if last or read.next_offset > offset:
-                return read
-            window *= 4  # one frame is longer than all we read
-    finally:
-        os.close(fd)
-
-
-def _scan(path: Path, data: bytes, base: int, last: bool) -> SegmentRead:
-    """`base` is the offset of `data` in the file; `last` says that nothing follows it."""
-    writes: Writes = []
-    damage: list[Damage] = []
-    view = memoryview(data)
-    at = count = 0
-    while at < len(data) and count < MAX_RECORDS:
-        try:
-            payload = _payload(view, at)
-            if payload is None:
-                if not last:
-                    break
-                raise ValueError("the record is cut off")
-            records = _decode(payload)
-            writes.append((base + at, records))
-            count += len(records)
-            stop = at + _HEADER.size + len(payload)
-        except (ValueError, msgspec.MsgspecError) as exc:
-            stop = _next_magic(data, at, last)
-            damage.append(Damage(path, base + at, base + stop, str(exc)))
-        at = stop
-    return SegmentRead(writes, base + at, damage)
-
-
-def _payload(data: memoryview, at: int) -> memoryview | None:
-    """What the frame at `at` holds; None where `data` ends first. Raises ValueError where none is, or its sum is wrong."""
-    if len(data) - at < _HEADER.size:
-        torn = data[at : at + len(MAGIC)]
-        if torn != MAGIC[: len(torn)]:
-            raise ValueError("no record begins here")
-        return None
-    magic, length, crc = _HEADER.unpack_from(data, at)
-    if magic != MAGIC:
-        raise ValueError("no record begins here")
-    start = at + _HEADER.size
-    payload = data[start : start + length]
-    if len(payload) < length:
-        return None
-    if crc32(payload) != crc:
-        raise ValueError("the checksum is wrong")
-    return payload
-
-
-def _next_magic(data: bytes, at: int, last: bool) -> int:
-    found = data.find(MAGIC, at + 1)
-    if found >= 0:
-        return found
-    # Without more to come nothing is left to find; otherwise the end of `data` may be the beginning of a magic.
-    return len(data) if last else max(at + 1, len(data) - len(MAGIC) + 1)

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from unfold.views import ChangeList
 
 _BIGGEST_ID = 2**63 - 1
+_BIGGEST_ID_DIGITS = 19  # Python refuses to read a number of thousands of digits
 
 
 class OnePage(Paginator):
@@ -64,4 +65,5 @@ class KeysetChangeList(ChangeList):
 def _row_id(values: Any) -> int | None:
     """A cursor from the address bar; anything that is no row id starts at the newest."""
     text = values[-1] if isinstance(values, list) and values else ""
-    return int(text) if text.isascii() and text.isdecimal() and int(text) <= _BIGGEST_ID else None
+    is_number = text.isascii() and text.isdecimal() and len(text) <= _BIGGEST_ID_DIGITS
+    return int(text) if is_number and int(text) <= _BIGGEST_ID else None

@@ -1,4 +1,4 @@
-"""From journal records to rows of the ledger: pairing, and an insert that may be repeated.
+"""From journal records to rows of the ledger, and an insert that may be repeated. A row's moment, in wall seconds, comes first.
 
 The columns come from the models; the ORM itself is left out, because it costs ten times as much per row and the drainer
 lives on the same core as the requests.
@@ -7,11 +7,10 @@ lives on the same core as the requests.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 import msgspec
 from django.db import DataError, IntegrityError, connection, models, transaction
@@ -25,31 +24,16 @@ from monitoring.journal import (
     AttemptOpened,
     AttemptSettled,
     Hold,
-    Position,
     RequestEnded,
-    Writes,
 )
 from monitoring.models import BudgetEntry, Pruned, RequestLog, UsageRecord
+from monitoring.upserts import Row, batches, places, second_text
 
 _ROW_FAULTS = (IntegrityError, DataError, OverflowError, ValueError, TypeError)
 
 # Of some 30 columns: well below the number of values that SQLite takes in one statement, 32,766.
-# A power of two, see `_batches`.
+# A power of two, see `upserts.batches`.
 _ROWS_PER_STATEMENT = 128
-
-# In the order of `Table.fields`; the moment, in wall seconds, comes first.
-Row = tuple[Any, ...]
-
-
-class Interruption(NamedTuple):
-    """Why an attempt or request has no end of its own."""
-
-    code: str
-    message: str
-
-
-PROCESS_DIED = Interruption("process_died", "The gateway process ended before it could finish this request.")
-NEVER_ENDED = Interruption("never_ended", "The gateway never recorded an end of this request.")
 
 
 class Table(NamedTuple):
@@ -64,8 +48,7 @@ class Table(NamedTuple):
 
     def sql_of_values(self, rows: int) -> str:
         """One statement for that many rows: a statement per row would hand the interpreter's lock over for each of them."""
-        places = ", ".join([f"({', '.join('?' * len(self.fields))})"] * rows)
-        return self._insert_sql(f"VALUES {places}")
+        return self._insert_sql(f"VALUES {places(rows, len(self.fields))}")
 
     def sql_of_json(self) -> str:
         """One statement for any number of rows, given as one JSON array of objects."""
@@ -131,159 +114,8 @@ def request_row(ended: RequestEnded) -> Row:
 
 def _moment_text(wall_s: float) -> str:
     """In UTC, in the form in which Django keeps a moment in SQLite. Raises OverflowError or ValueError beyond the year 9999."""
-    second, micros = divmod(round(wall_s * 1_000_000), 1_000_000)
-    return f"{_second_text(second)}.{micros:06d}"
-
-
-@lru_cache(maxsize=16)
-def _second_text(wall_s: int) -> str:
-    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-class Unfinished(msgspec.Struct, frozen=True, gc=False):
-    """Where something began, a `Position`, when (wall seconds), and its (latest) opening record."""
-
-    position: tuple[int, int]
-    began_at: float
-    opened: AttemptOpened
-
-
-class Books:
-    """Pairs each attempt's opening with its settlement, and knows which attempts and requests have not ended yet."""
-
-    def __init__(self) -> None:
-        self._attempts: dict[tuple[str, int], Unfinished] = {}
-        self._requests: dict[str, Unfinished] = {}
-
-    def take(self, sequence: int, writes: Writes) -> tuple[list[tuple[Table, Row]], list[AttemptSettled]]:
-        """The rows that these writes of that segment complete, and the settlements whose openings were never read."""
-        rows: list[tuple[Table, Row]] = []
-        strays: list[AttemptSettled] = []
-        for offset, records in writes:
-            for record in records:
-                if isinstance(record, AttemptOpened):
-                    self._begin((sequence, offset), record)
-                elif isinstance(record, RequestEnded):
-                    self._requests.pop(record.request_id, None)
-                    rows.append((REQUESTS, request_row(record)))
-                elif (opening := self._attempts.pop((record.request_id, record.attempt), None)) is not None:
-                    rows += _attempt_rows(opening.opened, record)
-                else:
-                    strays.append(record)
-        return rows, strays
-
-    def _begin(self, position: tuple[int, int], opened: AttemptOpened) -> None:
-        attempt = self._attempts[opened.request_id, opened.attempt] = Unfinished(position, opened.started_at, opened)
-        begun = self._requests.get(opened.request_id)
-        self._requests[opened.request_id] = Unfinished(begun.position, begun.began_at, opened) if begun else attempt
-
-    def open_requests(self, most: int) -> list[Unfinished]:
-        """Those that have begun and not ended, the longest ones first."""
-        return list(islice(self._requests.values(), most))
-
-    def oldest(self) -> Position | None:
-        """Where the oldest unfinished attempt or request begins; reading again from there forgets nothing."""
-        begun = [next(iter(kept.values())).position for kept in (self._attempts, self._requests) if kept]
-        return Position(*min(begun)) if begun else None
-
-    def has_unfinished(self, begun_before: float) -> bool:
-        """Whether `give_up` would find anything."""
-        kept = (*self._attempts.values(), *self._requests.values())
-        return any(unfinished.opened.started_at < begun_before for unfinished in kept)
-
-    def give_up(
-        self, why: Interruption, begun_before: float, progress: Mapping[tuple[str, int], AttemptSettled]
-    ) -> list[tuple[Table, Row]]:
-        """Rows for what began before that moment (wall seconds) and will not end any more, with what is known of it by `progress`."""
-        rows: list[tuple[Table, Row]] = []
-        settled: dict[tuple[str, int], AttemptSettled] = {}
-        for opened in _take_out(self._attempts, begun_before):
-            attempt = opened.request_id, opened.attempt
-            settled[attempt] = _settlement(opened, why, progress.get(attempt))
-            rows += _attempt_rows(opened, settled[attempt])
-        for opened in _take_out(self._requests, begun_before):
-            rows.append((REQUESTS, request_row(_ending(opened, settled.get((opened.request_id, opened.attempt)), why))))
-        return rows
-
-
-def _attempt_rows(opened: AttemptOpened, settled: AttemptSettled) -> list[tuple[Table, Row]]:
-    rows = [(USAGE, usage_row(opened, settled))]
-    if opened.holds:
-        rows += [(ENTRIES, row) for row in entry_rows(opened, settled)]
-    return rows
-
-
-def _take_out(kept: dict[Any, Unfinished], begun_before: float) -> list[AttemptOpened]:
-    old = [key for key, unfinished in kept.items() if unfinished.opened.started_at < begun_before]
-    return [kept.pop(key).opened for key in old]
-
-
-def _settlement(opened: AttemptOpened, why: Interruption, so_far: AttemptSettled | None) -> AttemptSettled:
-    return msgspec.structs.replace(so_far or _nothing_known(opened), status=UsageRecord.Status.INTERRUPTED.value, error_code=why.code)
-
-
-def _nothing_known(opened: AttemptOpened) -> AttemptSettled:
-    return AttemptSettled(
-        request_id=opened.request_id,
-        attempt=opened.attempt,
-        status="",
-        provider_key_id="",
-        error_code="",
-        vendor_status=0,
-        finish_reason="",
-        usage_source=UsageRecord.Source.ESTIMATED.value,
-        input_tokens=opened.estimated_input_tokens,
-        cached_input_tokens=0,
-        cache_write_tokens=0,
-        cache_write_1h_tokens=0,
-        input_audio_tokens=0,
-        input_image_tokens=0,
-        output_tokens=0,
-        reasoning_tokens=0,
-        output_audio_tokens=0,
-        output_image_tokens=0,
-        cost_micros=None,
-        currency="",
-        price_id="",
-        duration_ms=0,
-        first_token_ms=None,
-    )
-
-
-def _ending(opened: AttemptOpened, interrupted: AttemptSettled | None, why: Interruption) -> RequestEnded:
-    """Of the request whose last attempt was `opened`, and `interrupted` unless it had failed on its own: then it, as all before it,
-    cost nothing."""
-    return RequestEnded(
-        request_id=opened.request_id,
-        started_at=opened.started_at,
-        team_id=opened.team_id,
-        team_name=opened.team_name,
-        key_id=opened.key_id,
-        key_name=opened.key_name,
-        dialect="",
-        alias=opened.alias,
-        provider_name=opened.provider_name,
-        model_id=opened.model_id,
-        streamed=opened.streamed,
-        status_code=500,
-        error_code=why.code,
-        error_message=why.message,
-        attempts=opened.attempt,
-        total_tokens=_all_tokens(interrupted) if interrupted else 0,
-        cost_micros=interrupted.cost_micros if interrupted else 0,
-        currency=interrupted.currency if interrupted else "",
-        duration_ms=interrupted.duration_ms if interrupted else 0,
-        first_token_ms=interrupted.first_token_ms if interrupted else None,
-        config_version=opened.config_version,
-        dropped="",
-        end_user=opened.end_user,
-        task_type=opened.task_type,
-        tag=opened.tag,
-    )
-
-
-def _all_tokens(settled: AttemptSettled) -> int:
-    return int(sum(getattr(settled, name) for name in AttemptSettled.__struct_fields__ if name.endswith("_tokens")))
+    second, micros = divmod(round(wall_s * 10**6), 10**6)
+    return f"{second_text(second)}.{micros:06d}"
 
 
 class Refused(NamedTuple):
@@ -301,8 +133,7 @@ class Refused(NamedTuple):
 def recallable(rows: Sequence[tuple[Table, Row]]) -> tuple[list[tuple[Table, Row]], list[Refused]]:
     """Of rows that may have been entered before, those of which the ledger would still know, and the others: entered again, what
     retention has deleted would count twice in the rollups and the budgets. Raises DatabaseError."""
-    pruned = Pruned.objects.order_by("-before").first()
-    kept_from = pruned.before.timestamp() if pruned else float("-inf")
+    kept_from = Pruned.kept_from().timestamp()
     reason = "it is older than what the ledger keeps, so nobody can tell whether it was entered before"
     refused = [Refused(table, row, reason) for table, row in rows if row[0] < kept_from]
     return [(table, row) for table, row in rows if row[0] >= kept_from], refused
@@ -338,7 +169,7 @@ def _enter(rows: Sequence[tuple[Table, Row]]) -> dict[Table, int]:
 def _insert_into(table: Table, rows: Sequence[Row]) -> Sequence[Row]:
     """Which rows were new. Called inside a transaction."""
     execute = _execute_on_sqlite if connection.vendor == "sqlite" else _execute_on_postgres
-    return [row for batch in _batches(len(rows)) for row in execute(table, rows[batch])]
+    return [row for batch in batches(len(rows), _ROWS_PER_STATEMENT) for row in execute(table, rows[batch])]
 
 
 def _new_ones(table: Table, rows: Sequence[Row], inserted: Iterable[Row]) -> list[Row]:
@@ -351,16 +182,6 @@ def _new_ones(table: Table, rows: Sequence[Row], inserted: Iterable[Row]) -> lis
             left.remove(key)
             new.append(row)
     return new
-
-
-def _batches(rows: int) -> Iterator[slice]:
-    """In sizes that are powers of two: a connection keeps each statement it has prepared, and so keeps a handful, not hundreds."""
-    start, size = 0, _ROWS_PER_STATEMENT
-    while start < rows:
-        while size > rows - start:
-            size //= 2
-        yield slice(start, start + size)
-        start += size
 
 
 def _execute_on_postgres(table: Table, rows: Sequence[Row]) -> Sequence[Row]:

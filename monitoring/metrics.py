@@ -14,6 +14,7 @@ from prometheus_client.samples import Sample
 from prometheus_client.values import MutexValue
 
 from core.chat import Usage
+from core.money import MICROS
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1)
@@ -142,7 +143,7 @@ class TargetMetrics:
             add = self._cost.get(currency)
             if add is None:
                 add = self._cost[currency] = _adder(COST.labels(self.provider, self.model, currency))
-            add(cost_micros / 1_000_000)
+            add(cost_micros / MICROS)
 
     def answered(self, seconds: float, overhead_s: float) -> None:
         """A whole answer. `overhead_s` is what we added to the vendor's time."""

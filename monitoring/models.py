@@ -1,13 +1,36 @@
-"""The ledger of what happened. Rows carry names beside ids and no foreign keys: history survives what it speaks of."""
+"""The ledger of what happened, and the sums over it. Rows carry names beside ids and no foreign keys: history survives what it
+speaks of."""
 
 from __future__ import annotations
 
-from django.conf import settings
+from datetime import UTC, datetime
+
 from django.db import models
 
+from core.choice import MAX_TASK_TYPE
 from monitoring import histogram
+from monitoring.audit_models import AuditEvent
+from monitoring.budget_models import BudgetAccount, BudgetEntry, BudgetLease
+from monitoring.saved_filter_models import SavedFilter
 
-MAX_USER, MAX_TASK_TYPE, MAX_TAG = 200, 60, 60
+# Django looks for all rows of an app in its `models`.
+__all__ = [
+    "AuditEvent",
+    "BudgetAccount",
+    "BudgetEntry",
+    "BudgetLease",
+    "LabelRollup",
+    "LedgerHour",
+    "Pruned",
+    "RequestBody",
+    "RequestLog",
+    "Rollup",
+    "SavedFilter",
+    "UsageRecord",
+]
+
+MAX_USER, MAX_TAG = 200, 60
+_NO_ROW_IS_OLDER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _user() -> models.CharField[str, str]:
@@ -252,33 +275,6 @@ class OpenRequestsWanted(models.Model):
         return f"until {self.until:%Y-%m-%d %H:%M:%S}"
 
 
-class SavedFilter(models.Model):
-    """A filter of one of the admin's lists, under a name: its owner's, or everybody's who sees that list. Written by
-    `monitoring.saved_filters` alone."""
-
-    MAX_NAME, MAX_QUERY = 60, 2000
-
-    class List(models.TextChoices):
-        REQUESTS = "requestlog", "Requests"
-        USAGE = "usagerecord", "Usage"
-        AUDIT = "auditevent", "Audit trail"
-
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="saved_filters")
-    listing = models.CharField("list", max_length=20, choices=List.choices)
-    name = models.CharField(max_length=MAX_NAME)
-    query = models.CharField(max_length=MAX_QUERY, help_text="As it stands in the list's address.")
-    shared = models.BooleanField("for everybody", default=False)
-
-    class Meta:
-        ordering = ["name", "pk"]
-        default_permissions = ()
-        permissions = [("share_savedfilter", "Can share saved filters with everybody, and delete shared ones")]
-        constraints = [models.UniqueConstraint(fields=["owner", "listing", "name"], name="saved_filter_name")]
-
-    def __str__(self) -> str:
-        return f"{self.get_listing_display()}: {self.name}"
-
-
 class Rollup(models.Model):
     """Sums over what began in one hour or one day (UTC), for each combination of what can be asked for. What every chart is made of.
 
@@ -429,126 +425,8 @@ class Pruned(models.Model):
     def __str__(self) -> str:
         return f"{self.before:%Y-%m-%d %H:%M}"
 
-
-class BudgetAccount(models.Model):
-    """What one budget has spent in one period, and what processes may still spend of it without asking: `leased`.
-
-    In the budget's unit: micro-units of its currency, tokens or requests. Of a hard budget, spent + leased never exceed the limit,
-    save by what a vendor delivers beyond what was asked of it. `spent` is the sum of the entries and of what is `carried` of those that
-    are not kept any more, `leased` that of the leases.
-    """
-
-    budget_id = models.CharField(max_length=36)
-    period_start = models.BigIntegerField(help_text="Wall seconds, UTC; 0 = of all time.")
-    spent = models.BigIntegerField(default=0)
-    carried = models.BigIntegerField(default=0, help_text="What entries amounted to that are not kept any more.")
-    leased = models.BigIntegerField(default=0)
-    alerted_percent = models.PositiveSmallIntegerField(default=0, help_text="The highest threshold that was reported.")
-    alerted_at = models.DateTimeField(null=True)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["budget_id", "period_start"], name="budget_account")]
-
-    def __str__(self) -> str:
-        return f"account {self.pk}"
-
-
-class BudgetLease(models.Model):
-    """What one process may spend of an account: `granted` less what the ledger has `charged` to it. The holder is the process's
-    journal. It raises `renewed` while it lives; a lease that stands still for LLM_BUDGET_LEASE_S is released by whoever sees that."""
-
-    account = models.ForeignKey(BudgetAccount, on_delete=models.CASCADE, related_name="leases")
-    holder = models.CharField(max_length=40, db_index=True)
-    granted = models.BigIntegerField(default=0)
-    charged = models.BigIntegerField(default=0)
-    renewed = models.BigIntegerField(default=0)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["account", "holder"], name="budget_lease")]
-
-    def __str__(self) -> str:
-        return f"lease {self.pk}"
-
-
-class BudgetEntry(models.Model):
-    """What one attempt reserved of one budget, and what became of it. Never edited: a correction is an entry of its own."""
-
-    class State(models.TextChoices):
-        SETTLED = "settled", "Settled"
-        RELEASED = "released", "Released"
-        EXPIRED = "expired", "Expired"
-        CORRECTION = "correction", "Correction"
-
-    started_at = models.DateTimeField()
-    request_id = models.CharField(max_length=40)
-    attempt = models.PositiveSmallIntegerField()
-    budget_id = models.CharField(max_length=36)
-    period_start = models.BigIntegerField()
-    lease_id = models.BigIntegerField(default=0)
-    reserved = models.BigIntegerField()
-    amount = models.BigIntegerField()
-    state = models.CharField(max_length=10, choices=State.choices)
-    note = models.CharField(max_length=200, blank=True)
-
-    class Meta:
-        verbose_name_plural = "budget entries"
-        constraints = [models.UniqueConstraint(fields=["request_id", "attempt", "budget_id"], name="budget_entry")]
-        indexes = [
-            models.Index(fields=["budget_id", "period_start", "id"], name="budget_entry_account"),
-            models.Index(fields=["started_at"], name="budget_entry_started"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.request_id}-{self.attempt}"
-
-
-class AuditEvent(models.Model):
-    """Who did what, and what it changed. Written by `monitoring.audit` alone; each row is hashed onto the one before it (docs/audit.md).
-
-    Triggers in the database refuse every change, so there is no permission to add, change or delete.
-    """
-
-    class Action(models.TextChoices):
-        CREATED = "created", "Created"
-        CHANGED = "changed", "Changed"
-        DELETED = "deleted", "Deleted"
-        LOGIN = "login", "Login"
-        LOGIN_FAILED = "login_failed", "Login failed"
-        LOGOUT = "logout", "Logout"
-        REFUSED = "refused", "Refused"
-        REVEALED = "revealed", "Key revealed"
-        CORRECTED = "corrected", "Corrected"
-        EXPORTED = "exported", "Exported"
-        BODY_READ = "body_read", "Body read"
-        BREAKER = "breaker", "Breaker"
-
-    sequence = models.PositiveBigIntegerField("number", primary_key=True)
-    at = models.DateTimeField("time")
-    actor_id = models.CharField(max_length=40, blank=True, help_text="The user's id; empty = nobody was logged in.")
-    actor = models.CharField(max_length=150, blank=True)
-    source = models.CharField(max_length=10, help_text="admin, api, shell, command or data plane.")
-    address = models.CharField(max_length=64, blank=True)
-    request_id = models.CharField(max_length=64, blank=True)
-    action = models.CharField(max_length=20, choices=Action.choices)
-    object_type = models.CharField(max_length=100, blank=True, help_text="E.g. providers.Provider.")
-    object_id = models.CharField(max_length=64, blank=True)
-    object_label = models.CharField("object", max_length=200, blank=True)
-    changes = models.TextField(help_text="JSON: field → [before, after]. A keyed hash stands for each secret.")
-    prev = models.CharField(max_length=64)
-    hash = models.CharField(max_length=64)
-
-    class Meta:
-        verbose_name = "audit event"
-        ordering = ["-sequence"]
-        default_permissions = ("view",)
-        permissions = [("export_auditevent", "Can export the audit trail")]
-        indexes = [
-            models.Index(fields=["at"], name="audit_at"),
-            models.Index(fields=["actor", "sequence"], name="audit_actor"),
-            models.Index(fields=["action", "sequence"], name="audit_action"),
-            models.Index(fields=["object_type", "object_id", "sequence"], name="audit_object"),
-            models.Index(fields=["request_id"], name="audit_request"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.sequence}: {self.action} {self.object_label}".rstrip()
+    @classmethod
+    def kept_from(cls) -> datetime:
+        """From here on every row of the ledger is there. Raises DatabaseError."""
+        latest: datetime | None = cls._default_manager.aggregate(latest=models.Max("before"))["latest"]
+        return latest or _NO_ROW_IS_OLDER

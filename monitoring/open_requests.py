@@ -15,8 +15,8 @@ from django.db import Error, transaction
 from django.db.models import Q, QuerySet
 
 from core.clock import Clock
-from monitoring.ledger import Unfinished
 from monitoring.models import OpenRequest, OpenRequestsWanted
+from monitoring.pairing import Unfinished
 
 MOST: Final = 200  # of a process, the longest ones
 EVERY_S: Final = 1.0

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.errors import AccountingUnavailable
-from monitoring.journal import AttemptSettled, frame, read_segment
+from monitoring.journal import AttemptSettled, frame
+from monitoring.journal_reading import read_segment
 
 # What would be settled if the attempt ended now; `status` and `error_code` are those of an answer that is whole.
 Progress = dict[tuple[str, int], AttemptSettled]

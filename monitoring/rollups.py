@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from operator import add as plus
 from operator import itemgetter
 from typing import Any, Final
 
-import msgspec
 from django.conf import settings
 from django.db import connection, models, transaction
 from django.db.models import Count, Q, Sum
 
-from monitoring import histogram, hours, label_rollups
+from monitoring import histogram, hours, label_rollups, upserts
+from monitoring.interruption import NEVER_ENDED, PROCESS_DIED
 from monitoring.journal import LABEL_COLUMNS, OPENED_COLUMNS, SETTLED_COLUMNS, AttemptOpened, AttemptSettled, RequestEnded
 from monitoring.label_rollups import NO_LABELS, Labelled
 from monitoring.models import DURATION_COLUMNS, FIRST_TOKEN_COLUMNS, LabelRollup, LedgerHour, Pruned, RequestLog, Rollup, UsageRecord
+from monitoring.moment import one_moment
+from monitoring.upserts import Row, Sums
 
-Row = tuple[Any, ...]
 Counted = tuple[Row, list[int]]  # names, sums
 
 # What a rollup is told apart by, in the order of its unique constraint.
@@ -61,11 +61,10 @@ _money_columns = tuple(itemgetter(USAGE_FIELDS.index(name)) for name in MONEY)
 _duration = itemgetter(REQUEST_FIELDS.index("duration_ms"))
 _first_token = itemgetter(REQUEST_FIELDS.index("first_token_ms"))
 
-# Of some 80 columns, see `ledger`; powers of two, so that a connection keeps a handful of prepared statements.
-_ROLLUPS_PER_STATEMENT = 64
+_TABLE: Final = Sums(Rollup, KEY, NAMES[:-1], NAMES[-1:], SUMS, at_once=64)
 _ROWS_PER_REBUILD_STEP = 20_000
 _CLIENT_LEFT = 499
-_NEVER_ENDED = ("process_died", "never_ended")
+_INTERRUPTED = (PROCESS_DIED.code, NEVER_ENDED.code)
 
 
 def add(usage: Sequence[Row], requests: Sequence[Row]) -> None:
@@ -80,16 +79,12 @@ def add(usage: Sequence[Row], requests: Sequence[Row]) -> None:
     whole = ((key, NO_LABELS, names[:-1], _label_sums(sums)) for key, (names, sums) in by_hour.items())
     label_rollups.add(whole, _labelled(usage, requests))
     # In one order everywhere: processes that upsert the same rows then wait for each other and never in a circle.
-    upserts = [
-        (span.value, _hour_text(key[0]), *key[1:], *names, *sums)
+    rollups = [
+        (span.value, key[0] * 3600, *key[1:], *names, *sums)
         for span, counted in ((Rollup.Span.HOUR, by_hour), (Rollup.Span.DAY, _by_day(by_hour)))
         for key, (names, sums) in sorted(counted.items())
     ]
-    execute = _upsert_on_sqlite if connection.vendor == "sqlite" else _upsert_on_postgres
-    while upserts:
-        size = min(_ROLLUPS_PER_STATEMENT, 1 << (len(upserts).bit_length() - 1))
-        execute(upserts[:size])
-        del upserts[:size]
+    upserts.add(_TABLE, rollups)
 
 
 def _labelled(usage: Sequence[Row], requests: Sequence[Row]) -> Iterator[Labelled]:
@@ -148,7 +143,7 @@ def _status(code: int, error_code: str) -> str:
     """A request's outcome in the words for attempts."""
     if code < 400:
         return UsageRecord.Status.OK.value
-    if error_code in _NEVER_ENDED:
+    if error_code in _INTERRUPTED:
         return UsageRecord.Status.INTERRUPTED.value
     return UsageRecord.Status.CLIENT_CLOSED.value if code == _CLIENT_LEFT else UsageRecord.Status.ERROR.value
 
@@ -181,54 +176,6 @@ def _by_day(hours: dict[Row, Counted]) -> dict[Row, Counted]:
     return days
 
 
-@lru_cache(maxsize=64)
-def _hour_text(hour: int) -> str:
-    """In UTC, in the form in which Django keeps a moment in SQLite."""
-    return datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _upsert_on_sqlite(rows: Sequence[Row]) -> None:
-    """Past Django's cursor, as the ledger's own inserts."""
-    connection.validate_no_broken_transaction()
-    values = [value for row in rows for value in row]
-    with connection.wrap_database_errors:
-        connection.connection.execute(_sqlite_sql(len(rows)), values)
-
-
-@lru_cache(maxsize=8)
-def _sqlite_sql(rows: int) -> str:
-    places = f"({', '.join('?' * (len(KEY) + len(NAMES) + len(SUMS)))})"
-    return _upsert_sql(f"VALUES {', '.join([places] * rows)}")
-
-
-def _upsert_on_postgres(rows: Sequence[Row]) -> None:
-    """As one JSON value, from which zeros are left out: most of the histograms are."""
-    columns = (*KEY, *NAMES, *SUMS)
-    dicts = [{name: value for name, value in zip(columns, (row[0], f"{row[1]}+00", *row[2:]), strict=True) if value != 0} for row in rows]
-    for values, row in zip(dicts, rows, strict=True):
-        values["streamed"] = row[KEY.index("streamed")]  # False equals zero
-    with connection.cursor() as cursor:
-        cursor.execute(_postgres_sql(), [msgspec.json.encode(dicts).decode()])
-
-
-@lru_cache(maxsize=1)
-def _postgres_sql() -> str:
-    sums = ", ".join(f"COALESCE({name}, 0)" for name in SUMS)
-    return _upsert_sql(f"SELECT {', '.join((*KEY, *NAMES))}, {sums} FROM json_populate_recordset(NULL::{_table()}, %s::json)")
-
-
-def _upsert_sql(source: str) -> str:
-    names = ", ".join(f"{name} = excluded.{name}" for name in NAMES[:-1])
-    known = f"provider_id = CASE WHEN excluded.provider_id = '' THEN {_table()}.provider_id ELSE excluded.provider_id END"
-    sums = ", ".join(f"{name} = {_table()}.{name} + excluded.{name}" for name in SUMS)
-    insert = f"INSERT INTO {_table()} ({', '.join((*KEY, *NAMES, *SUMS))}) {source}"
-    return f"{insert} ON CONFLICT ({', '.join(KEY)}) DO UPDATE SET {names}, {known}, {sums}"
-
-
-def _table() -> str:
-    return connection.ops.quote_name(Rollup._meta.db_table)
-
-
 # All of them anew, and whether they are right -------------------------------------------------------------------------
 
 
@@ -241,7 +188,7 @@ def rebuild(progress: Callable[[int], None] = lambda rows: None) -> int:
     """
     with transaction.atomic():
         _keep_inserts_out()
-        since = _first_whole_day()
+        since = Pruned.kept_from()
         Rollup.objects.filter(start__gte=since).delete()
         LabelRollup.objects.filter(start__gte=since).delete()
         LedgerHour.objects.filter(start__gte=since).delete()
@@ -264,12 +211,6 @@ def _keep_inserts_out() -> None:
             cursor.execute(f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE")
 
 
-def _first_whole_day() -> datetime:
-    """From when on all rows are there."""
-    pruned = Pruned.objects.first()
-    return pruned.before if pruned else datetime.min.replace(tzinfo=UTC)
-
-
 def _count_again(
     model: type[models.Model], fields: Sequence[str], since: datetime, count: Callable[[list[Row]], None], progress: Callable[[int], None]
 ) -> int:
@@ -286,14 +227,10 @@ def _count_again(
 def difference() -> str | None:
     """The first day on which rollups and rows do not tell the same sums, in a plain sentence; None where all do.
 
-    Reads every row that was not pruned. Raises DatabaseError.
+    Reads every row that was not pruned, as of one moment, while others insert. Raises DatabaseError.
     """
-    is_outermost = not connection.in_atomic_block
-    with transaction.atomic():
-        if connection.vendor == "postgresql" and is_outermost:  # in another's transaction it is for him to say
-            with connection.cursor() as cursor:  # rows and sums as of one moment, while others insert
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        for day in sorted(_days(_first_whole_day())):
+    with one_moment():
+        for day in sorted(_days(Pruned.kept_from())):
             rows = _sums_of_rows(day)
             for kind, rollups in _KINDS.items():
                 sums = _sums_of_rollups(rollups, day)

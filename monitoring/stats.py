@@ -162,7 +162,7 @@ class Sums:
         went_in = tokens["input_tokens"] + tokens["cached_tokens"] + tokens["cache_write_tokens"]
         return tokens["cached_tokens"] / went_in if went_in else None
 
-    def per_1k_requests(self) -> dict[str, int]:
+    def per_1k_answers(self) -> dict[str, int]:
         """Micros by currency; what failed attempts cost is in it."""
         answered = self.counts()["requests"] - self.counts()["errors"]
         return {currency: round(micros * 1000 / answered) for currency, micros in self.cost.items()} if answered else {}
@@ -274,7 +274,7 @@ def cost_row(one: Sums) -> dict[str, Any]:
         "cost": _plain(one.cost),
         "cost_reporting": _plain(one.cost_reporting),
         "charged": _plain(one.charged),
-        "cost_per_1k_answers": _plain(one.per_1k_requests()),
+        "cost_per_1k_answers": _plain(one.per_1k_answers()),
         "cached_share": None if share is None else round(share, 4),
     }
 

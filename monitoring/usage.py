@@ -12,9 +12,10 @@ from pathlib import Path
 from django.db import Error
 
 from core.clock import Clock, SystemClock
-from monitoring import accounts, ledger, metrics, open_requests
+from monitoring import accounts, metrics, open_requests
 from monitoring.bodies import BodyStore
 from monitoring.chain import Chain, Report
+from monitoring.interruption import NEVER_ENDED, PROCESS_DIED
 from monitoring.journal import Journal, Position, segment_numbers, segment_path, take_lock, tokens
 from monitoring.reserve import written_bytes
 from monitoring.retention import Pruner
@@ -53,7 +54,7 @@ def _adopt(directory: Path, token: str, report: Report) -> None:
         last = Position(numbers[-1], written_bytes(segment_path(directory, token, numbers[-1])))
         while chain.advance(last):
             pass
-        chain.give_up(ledger.PROCESS_DIED)
+        chain.give_up(PROCESS_DIED)
         report.journals += 1
     open_requests.forget(token)
     accounts.release(token)  # all that its requests used is charged by now
@@ -71,23 +72,20 @@ class Drainer:
 
     def __init__(
         self,
-        directory: Path,
         journal: Journal,
         interval_s: float,
         clock: Clock = SystemClock(),  # noqa: B008  (has no state)
-        adopt_interval_s: float = ADOPT_INTERVAL_S,
         retention_days: int = 0,
         bodies: BodyStore | None = None,
     ) -> None:
         self.backlog_bytes = 0
         self.failing_since: float | None = None
-        self._directory = directory
+        self._directory = journal.directory
         self._journal = journal
         self._interval_s = interval_s
         self._clock = clock
-        self._adopt_interval_s = adopt_interval_s
-        self._adopt_at = clock.monotonic() + adopt_interval_s
-        self._chain = Chain(directory, journal.token)
+        self._adopt_at = clock.monotonic() + ADOPT_INTERVAL_S
+        self._chain = Chain(journal.directory, journal.token)
         self._pruner = Pruner(retention_days, clock)
         self._bodies = bodies
         self._open = open_requests.Teller(journal.token, clock)
@@ -150,12 +148,12 @@ class Drainer:
         last = self._journal.committed()
         while self._chain.advance(last):
             pass
-        self._chain.give_up(ledger.NEVER_ENDED, self._clock.wall() - UNFINISHED_MAX_AGE_S)
+        self._chain.give_up(NEVER_ENDED, self._clock.wall() - UNFINISHED_MAX_AGE_S)
 
     def _adopt_orphans(self) -> None:
         if self._clock.monotonic() < self._adopt_at:
             return
-        self._adopt_at = self._clock.monotonic() + self._adopt_interval_s
+        self._adopt_at = self._clock.monotonic() + ADOPT_INTERVAL_S
         done = replay(self._directory)
         if done.journals:
             log.warning("journal: adopted %d journals of processes that died: %s", done.journals, done)

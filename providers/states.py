@@ -39,7 +39,9 @@ def write(process: str, found: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def statuses(providers: Sequence[Provider]) -> list[dict[str, Any]]:
-    """One for each provider, in their order; shape: `providers.api.serializers.ProviderStatusSerializer`. Two queries, and their keys."""
+    """One for each provider, in their order; shape: `providers.api.serializers.ProviderStatusSerializer`.
+
+    Two queries, and their keys; where the latest calls are very many, one more for each provider."""
     said: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     since = timezone.now() - STALE_AFTER
     for row in ProviderState.objects.filter(provider__in=providers, updated_at__gte=since).order_by("process"):
@@ -125,12 +127,15 @@ def _key(key: ProviderKey, rests: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _usage(provider_ids: list[str]) -> dict[str, list[tuple[str, int]]]:
-    """(status, milliseconds) of each provider's latest calls."""
-    recent = UsageRecord.objects.filter(provider_id__in=provider_ids, started_at__gte=timezone.now() - _USAGE_LOOKED_AT)
+    """(status, milliseconds) of each provider's latest calls; of a provider with many calls fewer, so that it hides no other."""
+    recent = UsageRecord.objects.filter(started_at__gte=timezone.now() - _USAGE_LOOKED_AT).order_by("-started_at")
+    columns = ("provider_id", "status", "duration_ms")
+    rows = list(recent.filter(provider_id__in=provider_ids).values_list(*columns)[:_MAX_RECORDS])
+    if len(rows) == _MAX_RECORDS:
+        share = _MAX_RECORDS // len(provider_ids)
+        rows = [row for name in provider_ids for row in recent.filter(provider_id=name).values_list(*columns)[:share]]
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for provider_id, status, duration_ms in recent.order_by("-started_at").values_list("provider_id", "status", "duration_ms")[
-        :_MAX_RECORDS
-    ]:
+    for provider_id, status, duration_ms in rows:
         found[provider_id].append((status, duration_ms))
     return found
 

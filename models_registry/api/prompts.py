@@ -16,11 +16,11 @@ from core.errors import InvalidRequest
 from models_registry.models import PromptTemplate, PromptVersion
 from models_registry.prompt_building import Said, build, tokens_of
 from models_registry.prompt_services import Wording, latest_of, save_prompt, wording_of
+from models_registry.prompts import MAX_INPUT_TOKENS
 from monitoring.api.bodies import Strict, StrictModel, in_body_words
 from monitoring.api.filters import StrictFilters
 
 MAX_PREVIEW_CHARACTERS = 1_000_000
-_MAX_TOKENS = 100_000_000
 _VIEW, _CHANGE = "models_registry.view_prompttemplate", "models_registry.change_prompttemplate"
 _WORDS = msgspec.structs.fields(Wording)
 
@@ -51,7 +51,7 @@ class PromptSerializer(StrictModel):
         help_text='{"name", "type": text | number | history | context, "required", "default", "max_characters", "description"}',
     )
     max_input_tokens = serializers.IntegerField(
-        required=False, allow_null=True, min_value=1, max_value=_MAX_TOKENS, help_text="null = the model's window."
+        required=False, allow_null=True, min_value=1, max_value=MAX_INPUT_TOKENS, help_text="null = the model's window."
     )
     note = serializers.CharField(required=False, allow_blank=True, max_length=300, help_text="What the new version changes.")
 
@@ -95,7 +95,7 @@ class PreviewSerializer(Strict):
     )
     variables = serializers.DictField(required=False, default=dict)
     room_tokens = serializers.IntegerField(
-        required=False, allow_null=True, min_value=1, max_value=_MAX_TOKENS, help_text="As a model's window would leave."
+        required=False, allow_null=True, min_value=1, max_value=MAX_INPUT_TOKENS, help_text="As a model's window would leave."
     )
 
 

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from core.money import MAX_PRICE_PER_MILLION, plain
 from models_registry import catalogue, services
-from models_registry.models import ExchangeRate, LLMModel, Price, Route, validate_currency
+from models_registry.models import MAX_PRICED_TOKENS, ExchangeRate, LLMModel, Price, Route, validate_currency
 from monitoring.api.bodies import LimitsSerializer, Strict, StrictModel, in_body_words
 
 
@@ -32,7 +32,7 @@ class LLMModelSerializer(StrictModel):
 
     def update(self, instance: LLMModel, validated_data: dict[str, Any]) -> LLMModel:
         if "is_active" in validated_data:
-            instance.gone_at = None  # from now on it is a person's decision, which no sync takes back
+            services.keep_from_sync(instance)
         return super().update(instance, validated_data)
 
 
@@ -96,7 +96,7 @@ class PriceSerializer(Strict):
         choices=Price.ServiceTier.choices, required=False, help_text='"" = every tier without a price of its own.'
     )
     min_input_tokens = serializers.IntegerField(
-        required=False, min_value=0, max_value=1_000_000_000, help_text="For requests with so many tokens of input or more."
+        required=False, min_value=0, max_value=MAX_PRICED_TOKENS, help_text="For requests with so many tokens of input or more."
     )
     currency = serializers.CharField(max_length=3, validators=[validate_currency])
     valid_from = serializers.DateTimeField(required=False, help_text="Left out: from now on.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import django_filters
@@ -14,14 +13,14 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from monitoring import audit_export
-from monitoring.api.filters import StrictFilters
+from monitoring.api.filters import Moment, StrictFilters
 from monitoring.audit_chain import Row
 from monitoring.models import AuditEvent
 
 
 class AuditFilters(StrictFilters):
-    since = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", help_text="From this moment on, ISO 8601.")
-    until = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", help_text="Up to, not including, this moment.")
+    since = Moment(field_name="at", lookup_expr="gte", help_text="From this moment on, ISO 8601.")
+    until = Moment(field_name="at", lookup_expr="lt", help_text="Up to, not including, this moment.")
     actor = django_filters.CharFilter(help_text="The name, exactly.")
     action = django_filters.ChoiceFilter(choices=AuditEvent.Action.choices)
     source = django_filters.CharFilter(help_text="admin, api, shell, command or data plane.")
@@ -50,12 +49,7 @@ class AuditEventSerializer(serializers.ModelSerializer):
         fields = read_only_fields = Row._fields
 
     def get_changes(self, row: AuditEvent) -> dict[str, Any] | None:
-        """None where somebody wrote no JSON into the row, past the triggers."""
-        try:
-            found = json.loads(row.changes)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        return row.changed
 
 
 class _File(BaseRenderer):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import Any
 
 import django_filters
 from django.db.models import QuerySet
+from django_filters.fields import IsoDateTimeField
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from monitoring.hours import within
+from monitoring.hours import reckonable, within
 from monitoring.models import RequestLog, Rollup, UsageRecord
 from monitoring.stats import DEFAULT_DAYS, GROUPS
 
@@ -27,6 +29,18 @@ class StrictFilters(django_filters.FilterSet):
 
 class NoFilters(StrictFilters):
     """For lists that are short, or are read whole."""
+
+
+class _MomentField(IsoDateTimeField):
+    def to_python(self, value: Any) -> datetime | None:
+        moment = super().to_python(value)
+        return None if moment is None else reckonable(moment)
+
+
+class Moment(django_filters.IsoDateTimeFilter):
+    """Any that the calendar has."""
+
+    field_class = _MomentField
 
 
 class IdOrName(django_filters.CharFilter):
@@ -49,8 +63,8 @@ class Label(django_filters.CharFilter):
 
 
 class _Log(StrictFilters):
-    since = django_filters.IsoDateTimeFilter(method="ignore", help_text="From this moment on, ISO 8601.")
-    until = django_filters.IsoDateTimeFilter(method="ignore", help_text="Up to, not including, this moment.")
+    since = Moment(method="ignore", help_text="From this moment on, ISO 8601.")
+    until = Moment(method="ignore", help_text="Up to, not including, this moment.")
     team = IdOrName(field_name="team", help_text="Id or name.")
     key = IdOrName(field_name="key", help_text="Id or name.")
     model = django_filters.CharFilter(field_name="alias", help_text="The alias that was asked for.")
@@ -92,12 +106,8 @@ class ProviderIdOrName(IdOrName):
 class StatsFilters(StrictFilters):
     """Of rollups of either kind."""
 
-    since = django_filters.IsoDateTimeFilter(
-        method="ignore", help_text=f"From the hour of this moment on, ISO 8601; {DEFAULT_DAYS} days before `until` by default."
-    )
-    until = django_filters.IsoDateTimeFilter(
-        method="ignore", help_text="Up to the end of the hour that holds the moment before; now by default."
-    )
+    since = Moment(method="ignore", help_text=f"From the hour of this moment on, ISO 8601; {DEFAULT_DAYS} days before `until` by default.")
+    until = Moment(method="ignore", help_text="Up to the end of the hour that holds the moment before; now by default.")
     group_by = django_filters.CharFilter(method="ignore", help_text=f"Comma list of {', '.join(GROUPS)}.")
     team = IdOrName(field_name="team", help_text="Id or name.")
     key = IdOrName(field_name="key", help_text="Id or name.")

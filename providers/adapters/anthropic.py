@@ -23,6 +23,7 @@ from providers.adapters.anthropic_stream import AnthropicStreamReader, Anthropic
 from providers.adapters.anthropic_wire import to_wire
 from providers.adapters.base import FormField, StreamReader
 from providers.adapters.openai_compatible import OUR_FIELDS
+from providers.adapters.reading import UNREADABLE, ModelList, listed_models
 from providers.adapters.translated import Leftovers, TranslatedReader, own_names, require_calls, translated_answer
 
 # Taken by Anthropic and all who imitate it. The next one, 2026-10-21, refuses temperature, top_p and top_k.
@@ -117,7 +118,7 @@ class Anthropic:
         """Input tokens. Raises ProviderNonsense."""
         try:
             count = msgspec.json.decode(body, type=_Count).input_tokens
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             raise ProviderNonsense("The provider's count of tokens cannot be read.", detail=str(exc)[:200]) from None
         if count < 0:
             raise ProviderNonsense("The provider's count of tokens is negative.")
@@ -129,11 +130,7 @@ class Anthropic:
 
     def read_models(self, body: bytes) -> list[str]:
         """See `Adapter.read_models`."""
-        try:
-            found = msgspec.json.decode(body, type=_ModelList)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise ProviderNonsense("The provider's list of models cannot be read.", detail=str(exc)[:200]) from None
-        return sorted({model.id for model in found.data if model.id})
+        return listed_models(body, ModelList, ModelList.ids)
 
     async def send(self, transport: Transport, call: WireCall) -> Response:
         """See `Adapter.send`."""
@@ -144,14 +141,6 @@ class _Count(msgspec.Struct):
     input_tokens: int
 
 
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Model]
-
-
 def _with_model(request: ChatRequest, model: ModelSpec) -> bytes:
     """The client's own body, with the vendor's name of the model and without the fields that are ours."""
     fields = {name: value for name, value in request.fields.items() if name not in _OURS}
@@ -159,4 +148,4 @@ def _with_model(request: ChatRequest, model: ModelSpec) -> bytes:
     return msgspec.json.encode(fields)
 
 
-known(_Count, _ModelList)
+known(_Count)

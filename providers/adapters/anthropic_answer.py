@@ -17,8 +17,9 @@ from core.events import Ended, Result
 from core.usage import Usage, refused_counts, tier_of
 from providers.adapters.anthropic_errors import error_inside
 from providers.adapters.openai_stream import made_up_id
+from providers.adapters.openai_usage import is_count
+from providers.adapters.reading import UNREADABLE
 
-MAX_TOKENS_COUNTED = 10**9
 # What is not here counts as stop: end_turn, stop_sequence, tool_use without a call of ours, pause_turn, and what is new.
 _REASONS = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "content_filter"}
 _NO_INPUT = (b"", b"{}", b"null")
@@ -100,7 +101,7 @@ def _message(body: bytes) -> Message:
         return _decode(body)
     except msgspec.ValidationError as exc:
         raise ProviderNonsense("The provider's answer is JSON, but not a chat answer.", detail=str(exc)[:200]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(exc).__name__}") from None
 
 
@@ -154,9 +155,8 @@ def read_usage(content: Any) -> Usage | None:
         hour,
         minutes,
     )
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= MAX_TOKENS_COUNTED:
-            return None
+    if not all(map(is_count, counts)):
+        return None
     sent, output, cached, all_written, thought, _, _ = counts
     all_written = all_written or hour + minutes
     hour = min(hour, all_written)

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from core.errors import ContextTooLong, GatewayError, ProviderLacksModel, ProviderRejectedOurKey
-from providers.adapters.openai_errors import error_of_status, redacted
+from providers.adapters.openai_errors import LACKS_MODEL, REJECTED_OUR_KEY, error_of_status, redacted
+from providers.adapters.reading import UNREADABLE
 
 _SPENT = "enforced_spend_limit_reached"
 _ACCOUNT = frozenset({"authentication_error", "permission_error", "billing_error"})
@@ -56,7 +57,7 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes, *, sec
     plain = error_of_status(status, headers, body, secrets=secrets, now_s=now_s)
     try:
         problem = _decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return plain
     return _by_label(status, headers, problem, redacted(problem.message, secrets), plain.detail) or plain
 
@@ -77,11 +78,9 @@ def _by_label(status: int, headers: Mapping[str, str], problem: _Problem, messag
         text = "Our account at the provider has reached its spending limit. An administrator must look."
         return ProviderRejectedOurKey(text, detail=detail, vendor_status=status)
     if label in _ACCOUNT:
-        text = "The provider rejected the credential configured for it, or its account there may not do this. An administrator must look."
-        return ProviderRejectedOurKey(text, detail=detail, vendor_status=status)
+        return ProviderRejectedOurKey(REJECTED_OUR_KEY, detail=detail, vendor_status=status)
     if label == "not_found_error" and _MODEL.search(problem.message):
-        text = "The provider does not know the model configured for it. An administrator must correct the model id."
-        return ProviderLacksModel(text, detail=detail, vendor_status=status)
+        return ProviderLacksModel(LACKS_MODEL, detail=detail, vendor_status=status)
     if label == "request_too_large" or (label == "invalid_request_error" and _CONTEXT.search(problem.message)):
         return ContextTooLong(f"The prompt is too long for the model: {message}", detail=detail)
     return None

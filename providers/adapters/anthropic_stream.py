@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from core.errors import GatewayError, ProviderNonsense
+from core.errors import ProviderNonsense
 from core.events import (
     Begun,
     ChatEvent,
@@ -25,10 +25,11 @@ from core.events import (
     counted,
     said_bytes,
 )
-from core.usage import Usage
 from providers.adapters.anthropic_answer import Block, Message, Stop, arguments_of, call_of, ended_by, read_usage, refusal_of
 from providers.adapters.anthropic_errors import error_inside
-from providers.adapters.sse import EventTooLong, SseDecoder, frame
+from providers.adapters.reading import UNREADABLE
+from providers.adapters.relay import Relay
+from providers.adapters.sse import frame
 from providers.adapters.translated import require_calls
 
 _DELTAS = frozenset({"text_delta", "thinking_delta", "input_json_delta", "signature_delta"})
@@ -73,7 +74,7 @@ def decoded(event: bytes) -> Event:
         return _decode(event)
     except msgspec.ValidationError as exc:
         raise _no_part(str(exc)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise ProviderNonsense("The provider's stream holds an event that is not JSON.", detail=type(exc).__name__) from None
 
 
@@ -212,47 +213,22 @@ class AnthropicWireStream:
         return True
 
 
-class AnthropicStreamReader:
+class AnthropicStreamReader(Relay):
     """A `base.StreamReader` for a client of the same dialect: every event is read as `AnthropicWireStream` does, and passed on.
 
     Each goes out under the `event:` name that its data gives, because Anthropic's SDKs skip events without one.
     """
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
-        self.usage: Usage | None = None
-        self.refused_counts = ""
-        self.finish_reason = ""
-        self.output_bytes = 0
-        self.content_started = False
-        self.done = False
-        self.salvaged = b""
-        self.tail = b""
+        super().__init__()
         self._wire = AnthropicWireStream(secrets)
-        self._sse = SseDecoder()
-
-    def feed(self, data: bytes) -> bytes:
-        """See `base.StreamReader.feed`."""
-        if self.done:
-            return b""
-        pieces: list[bytes] = []
-        try:
-            try:
-                events = self._sse.feed(data)
-            except EventTooLong as exc:
-                self._relay(exc.complete, pieces)
-                raise
-            self._relay(events, pieces)
-        except GatewayError:
-            self.salvaged = b"".join(pieces)
-            raise
-        return b"".join(pieces)
 
     def finish(self) -> bytes:
         """See `base.StreamReader.finish`."""
         self._wire.finish()
         return b""
 
-    def _relay(self, events: list[bytes], pieces: list[bytes]) -> None:
+    def _read_all(self, events: list[bytes], pieces: list[bytes]) -> None:
         for event in events:
             known = decoded(event)
             for said in self._wire.tell(known):
@@ -272,9 +248,7 @@ class AnthropicStreamReader:
         elif isinstance(said, Ended):
             self.finish_reason = said.reason
         elif not isinstance(said, Begun):
-            size = said_bytes(said)
-            self.output_bytes += size
-            self.content_started = self.content_started or size > 0
+            self._hear(said_bytes(said))
 
 
 def _named(kind: str, event: bytes) -> bytes:

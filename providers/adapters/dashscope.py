@@ -14,15 +14,15 @@ import msgspec
 from core.chat import Answer, ChatRequest, WireCall
 from core.clock import SystemClock
 from core.config import ModelSpec, ProviderSpec
-from core.errors import GatewayError, ProviderNonsense
+from core.errors import GatewayError
 from core.outbound import Response, Transport
 from core.secrets import Secret
-from core.shapes import known
 from providers.adapters import dashscope_embeddings
 from providers.adapters.base import FormField
 from providers.adapters.dashscope_errors import error_of_status
 from providers.adapters.dashscope_stream import DashScopeWireStream, result_from_wire
 from providers.adapters.dashscope_wire import is_multimodal, to_wire
+from providers.adapters.reading import ModelList, listed_models
 from providers.adapters.translated import Leftovers, TranslatedReader, own_names, translated_answer
 
 __all__ = ["DashScope", "DashScopeWireStream", "result_from_wire", "to_wire"]
@@ -102,23 +102,8 @@ class DashScope:
 
     def read_models(self, body: bytes) -> list[str]:
         """See `Adapter.read_models`."""
-        try:
-            found = msgspec.json.decode(body, type=_ModelList)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise ProviderNonsense("The provider's list of models cannot be read.", detail=str(exc)[:200]) from None
-        return sorted({model.id for model in found.data} - {""})
+        return listed_models(body, ModelList, ModelList.ids)
 
     async def send(self, transport: Transport, call: WireCall) -> Response:
         """See `Adapter.send`."""
         return await transport.open(call, self.spec.timeouts)
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Model]
-
-
-known(_ModelList)

@@ -18,6 +18,7 @@ from core.usage import Usage
 from providers.adapters.dashscope_errors import error_in_success
 from providers.adapters.dashscope_usage import Count
 from providers.adapters.embeddings_answer import answer_of, asked_for, leftovers_of
+from providers.adapters.reading import UNREADABLE
 
 
 class _Embedding(msgspec.Struct):
@@ -54,7 +55,7 @@ def answer_from_wire(body: bytes, fields: Mapping[str, msgspec.Raw], model_name:
         if (error := error_in_success(content, secrets=secrets)) is not None:
             raise error
         found = msgspec.convert(content, _Embedded)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise ProviderNonsense("The provider's embeddings cannot be read.", detail=f"{len(body)} bytes, {type(exc).__name__}") from None
     items = sorted(found.output.embeddings, key=lambda item: item.text_index)
     if [item.text_index for item in items] != list(range(len(items))):

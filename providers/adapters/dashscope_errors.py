@@ -25,7 +25,16 @@ from core.errors import (
 )
 from core.shapes import known
 from providers.adapters import openai_errors
-from providers.adapters.openai_errors import MAX_EXCERPT_BYTES, redacted, retry_after_s
+from providers.adapters.openai_errors import (
+    LACKS_MODEL,
+    MAX_EXCERPT_BYTES,
+    RATE_LIMITED,
+    REJECTED_OUR_KEY,
+    TIMED_OUT,
+    redacted,
+    retry_after_s,
+)
+from providers.adapters.reading import UNREADABLE
 
 _OUR_ACCOUNT = re.compile(
     r"invalid_?api_?key|.*access_?denied.*|arrearage|allocationquota\.freetieronly|insufficient_quota|commoditynotpurchased"
@@ -54,7 +63,7 @@ def error_of_status(status: int, headers: Mapping[str, str], body: bytes, *, sec
     """The typed error of a non-2xx answer, as `openai_errors.error_of_status` has it; that one reads codes that are not known here."""
     try:
         found = _vendor_error(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         found = None
     excerpt = f"HTTP {status}: " + redacted(body[:MAX_EXCERPT_BYTES].decode("utf-8", "replace"), secrets, MAX_EXCERPT_BYTES)
     error = found and _classified(found, status, retry_after_s(headers, now_s), excerpt, secrets)
@@ -86,12 +95,11 @@ def _classified(error: _Error, status: int, retry_s: float | None, detail: str, 
     code, message = _INNER.sub("", error.code, count=1), error.message or ""
     free_quota_gone = code.lower() == "throttling.allocationquota" and _FREE_QUOTA.search(message)
     if _OUR_ACCOUNT.fullmatch(code) or free_quota_gone:
-        text = "The provider rejected the credential configured for it, or its account there may not do this. An administrator must look."
-        return ProviderRejectedOurKey(text, detail=detail, vendor_status=status)
+        return ProviderRejectedOurKey(REJECTED_OUR_KEY, detail=detail, vendor_status=status)
     if _LIMITED.fullmatch(code):
-        return ProviderLimited("The provider's rate limit is reached.", retry_after_s=retry_s, detail=detail, vendor_status=status)
+        return ProviderLimited(RATE_LIMITED, retry_after_s=retry_s, detail=detail, vendor_status=status)
     if _TIMED_OUT.fullmatch(code):
-        return ProviderTimeout("The provider did not finish in its own time limit.", detail=detail, vendor_status=status)
+        return ProviderTimeout(TIMED_OUT, detail=detail, vendor_status=status)
     if _FAULT.fullmatch(code):
         text = f"The provider failed with {f'status {status}' if status else redacted(error.code, secrets, 100)}."
         return ProviderFault(text, retry_after_s=retry_s, detail=detail, vendor_status=status)
@@ -102,8 +110,7 @@ def _of_the_request(code: str, message: str, status: int, detail: str, secrets: 
     text = redacted(message, secrets) or "it gave no reason"
     refused = _REFUSED.fullmatch(code)
     if _NO_MODEL.fullmatch(code) or (refused and _NO_MODEL_TEXT.search(message)):
-        told = "The provider does not know the model configured for it. An administrator must correct the model id."
-        return ProviderLacksModel(told, detail=detail, vendor_status=status)
+        return ProviderLacksModel(LACKS_MODEL, detail=detail, vendor_status=status)
     if _BLOCKED.fullmatch(code):
         return ContentBlocked(f"The provider blocked the content: {text}", detail=detail)
     if refused and _TOO_LONG.search(message):

@@ -8,6 +8,7 @@ import msgspec
 
 from core.usage import Usage
 from providers.adapters.openai_usage import MAX_TOKENS_COUNTED
+from providers.adapters.reading import UNREADABLE
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS_COUNTED)]
 
@@ -52,7 +53,7 @@ def read_usage(usage: msgspec.Raw) -> Usage | None:
     """
     try:
         found = _decode(usage)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     cache = found.prompt_tokens_details or _NO_CACHED
     sent, made = found.input_tokens_details or _NO_SENT, found.output_tokens_details or _NO_MADE

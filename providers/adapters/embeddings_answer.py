@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import struct
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from core.conversation import Conversation
 from core.errors import InvalidRequest, ProviderNonsense
 from core.usage import Usage
 from providers.adapters.openai_compatible import OUR_FIELDS
+from providers.adapters.reading import UNREADABLE, packed
 from providers.adapters.translated import Leftovers
 
 _KNOWN = frozenset({"model", "input", "dimensions", "encoding_format", "user", "stream", *OUR_FIELDS})
@@ -62,7 +62,7 @@ def answer_of(vectors: list[list[float]], usage: Usage | None, fields: Mapping[s
     if len(vectors) != len(asked.texts) or not all(vectors):
         raise ProviderNonsense("The provider did not give one embedding for each input.", detail=f"{len(vectors)} embeddings")
     try:
-        data = [_Item(_packed(vector) if asked.as_base64 else vector, index) for index, vector in enumerate(vectors)]
+        data = [_Item(packed(vector) if asked.as_base64 else vector, index) for index, vector in enumerate(vectors)]
     except (OverflowError, struct.error) as exc:
         raise ProviderNonsense("The provider's embeddings cannot be read.", detail=type(exc).__name__) from None
     tokens = usage.input if usage is not None else 0
@@ -74,10 +74,5 @@ def answer_of(vectors: list[list[float]], usage: Usage | None, fields: Mapping[s
 def _field(fields: Mapping[str, msgspec.Raw], name: str, form: Any, must_be: str) -> Any:
     try:
         return msgspec.json.decode(fields.get(name, b"null"), type=form)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise InvalidRequest(f"{name} must be {must_be}.", param=name) from None
-
-
-def _packed(values: list[float]) -> str:
-    """Little-endian float32 in base64, as OpenAI's clients ask for and unpack."""
-    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()

@@ -5,7 +5,7 @@ Facts: https://ai.google.dev/api. Requests are in `gemini_wire`, answers in `gem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ import msgspec
 from core.chat import Answer, ChatRequest, WireCall
 from core.clock import SystemClock
 from core.config import ModelSpec, ProviderSpec
-from core.errors import GatewayError, ProviderNonsense
+from core.errors import GatewayError
 from core.outbound import Response, Transport
 from core.secrets import Secret
 from core.shapes import known
@@ -23,6 +23,7 @@ from providers.adapters.base import FormField
 from providers.adapters.gemini_errors import error_of_status
 from providers.adapters.gemini_stream import GeminiWireStream, result_from_wire
 from providers.adapters.gemini_wire import to_wire
+from providers.adapters.reading import listed_models
 from providers.adapters.translated import Leftovers, TranslatedReader, own_names, translated_answer
 
 __all__ = ["Gemini", "GeminiWireStream", "result_from_wire", "to_wire"]
@@ -90,11 +91,7 @@ class Gemini:
 
     def read_models(self, body: bytes) -> list[str]:
         """See `Adapter.read_models`."""
-        try:
-            found = msgspec.json.decode(body, type=_ModelList)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise ProviderNonsense("The provider's list of models cannot be read.", detail=str(exc)[:200]) from None
-        return sorted({model.name.removeprefix("models/") for model in found.models} - {""})
+        return listed_models(body, _ModelList, _ModelList.ids)
 
     async def send(self, transport: Transport, call: WireCall) -> Response:
         """See `Adapter.send`."""
@@ -107,6 +104,9 @@ class _Model(msgspec.Struct):
 
 class _ModelList(msgspec.Struct):
     models: list[_Model]
+
+    def ids(self) -> Iterable[str]:
+        return (model.name.removeprefix("models/") for model in self.models)
 
 
 known(_ModelList)

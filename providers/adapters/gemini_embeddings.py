@@ -14,7 +14,8 @@ from core.shapes import known
 from core.usage import Usage
 from providers.adapters.embeddings_answer import answer_of, asked_for, leftovers_of
 from providers.adapters.gemini_errors import error_in_success
-from providers.adapters.gemini_usage import is_count
+from providers.adapters.openai_usage import is_count
+from providers.adapters.reading import UNREADABLE
 
 
 class _Embedding(msgspec.Struct):
@@ -40,7 +41,7 @@ def answer_from_wire(body: bytes, fields: Mapping[str, msgspec.Raw], model_name:
     """OpenAI's list of embeddings. Raises ProviderNonsense, or the error that hides in a 200. Google usually counts no tokens."""
     try:
         found = msgspec.json.decode(body, type=_Embedded)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise _hidden_error(body, secrets) or ProviderNonsense(
             "The provider's embeddings cannot be read.", detail=f"{len(body)} bytes, {type(exc).__name__}"
         ) from None
@@ -60,7 +61,7 @@ def _usage(content: Any) -> Usage | None:
 def _hidden_error(body: bytes, secrets: tuple[str, ...]) -> Exception | None:
     try:
         return error_in_success(msgspec.json.decode(body), secrets=secrets)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

@@ -24,7 +24,16 @@ from core.errors import (
 )
 from core.shapes import known
 from providers.adapters import openai_errors
-from providers.adapters.openai_errors import MAX_EXCERPT_BYTES, redacted, retry_after_s
+from providers.adapters.openai_errors import (
+    LACKS_MODEL,
+    MAX_EXCERPT_BYTES,
+    RATE_LIMITED,
+    REJECTED_OUR_KEY,
+    TIMED_OUT,
+    redacted,
+    retry_after_s,
+)
+from providers.adapters.reading import UNREADABLE
 
 MAX_RETRY_DELAY_S = 86400.0
 # FAILED_PRECONDITION: no free tier where we are, so that billing must be turned on.
@@ -55,7 +64,7 @@ def error_of_status(status: int, headers: Mapping[str, str], body: bytes, *, sec
     """The typed error of a non-2xx answer, as `openai_errors.error_of_status` has it; that one reads what is not Google's shape."""
     try:
         found = _google_error(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         found = None
     excerpt = f"HTTP {status}: " + redacted(body[:MAX_EXCERPT_BYTES].decode("utf-8", "replace"), secrets, MAX_EXCERPT_BYTES)
     error = found and _classified(found, status, retry_after_s(headers, now_s), excerpt, secrets)
@@ -90,15 +99,13 @@ def _google_error(content: Any) -> _Error | None:
 def _classified(error: _Error, status: int, retry_s: float | None, detail: str, secrets: Sequence[str]) -> GatewayError | None:
     """None for a status that is not known here."""
     if error.status in _OUR_ACCOUNT or any(found.reason.startswith("API_KEY_") for found in error.details):
-        text = "The provider rejected the credential configured for it, or its account there may not do this. An administrator must look."
-        return ProviderRejectedOurKey(text, detail=detail, vendor_status=status)
+        return ProviderRejectedOurKey(REJECTED_OUR_KEY, detail=detail, vendor_status=status)
     if error.status == "NOT_FOUND":
-        text = "The provider does not know the model configured for it. An administrator must correct the model id."
-        return ProviderLacksModel(text, detail=detail, vendor_status=status)
+        return ProviderLacksModel(LACKS_MODEL, detail=detail, vendor_status=status)
     if error.status == "RESOURCE_EXHAUSTED":
         return _limited(error, status, retry_s, detail)
     if error.status == "DEADLINE_EXCEEDED":
-        return ProviderTimeout("The provider did not finish in its own time limit.", detail=detail, vendor_status=status)
+        return ProviderTimeout(TIMED_OUT, detail=detail, vendor_status=status)
     if error.status in _FAULTS:
         text = f"The provider failed with status {status or error.status}."
         return ProviderFault(text, retry_after_s=_delay_s(error) or retry_s, detail=detail, vendor_status=status)
@@ -115,8 +122,7 @@ def _limited(error: _Error, status: int, retry_s: float | None, detail: str) -> 
     if any("PerDay" in quota for quota in quotas):
         text = "The daily quota of our account at the provider is used up. An administrator must look."
         return ProviderRejectedOurKey(text, detail=detail, vendor_status=status)
-    text = "The provider's rate limit is reached."
-    return ProviderLimited(text, retry_after_s=_delay_s(error) or retry_s, detail=detail, vendor_status=status)
+    return ProviderLimited(RATE_LIMITED, retry_after_s=_delay_s(error) or retry_s, detail=detail, vendor_status=status)
 
 
 def _delay_s(error: _Error) -> float | None:

@@ -17,6 +17,7 @@ from core.errors import GatewayError, ProviderNonsense, ProviderRefused, Provide
 from core.events import Begun, ChatEvent, Ended, ReasoningDelta, Result, TextDelta, ToolBegun, ToolDelta, counted, gathered
 from providers.adapters.gemini_errors import error_in_success
 from providers.adapters.gemini_usage import read_usage
+from providers.adapters.reading import UNREADABLE, not_an_answer
 
 MAX_PATH_STEPS = 32
 _FILTERED = (
@@ -96,7 +97,7 @@ def _parsed(data: bytes) -> _Answer | None:
         if not data.isascii():
             data.decode()  # skipped parts of JSON are not checked for UTF-8
         answer = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     known = answer.candidates is not None or answer.prompt_feedback is not None or answer.usage_metadata is not None
     return answer if known and not answer.error else None
@@ -132,14 +133,8 @@ class GeminiWireStream:
             raise ProviderNonsense("The provider's stream ended in the middle of the answer.")
 
     def not_an_answer(self, data: bytes, not_json: str, other: str) -> GatewayError:
-        """What to raise for `data`: the error it tells of, else ProviderNonsense with one of the two sentences."""
-        try:
-            if not data.isascii():
-                data.decode()
-            content = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            return ProviderNonsense(not_json, detail=f"{len(data)} bytes, {type(exc).__name__}")
-        return error_in_success(content, secrets=self._secrets) or ProviderNonsense(other, detail=f"{len(data)} bytes")
+        """See the function of this name."""
+        return not_an_answer(data, lambda content: error_in_success(content, secrets=self._secrets), not_json, other)
 
     def events(self, answer: _Answer) -> Iterator[ChatEvent]:
         if not self._begun:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
 from core.usage import Usage
-from providers.adapters.openai_stream import MAX_TOKENS_COUNTED
+from providers.adapters.openai_usage import is_count
 
 
 def read_usage(content: Any) -> Usage | None:
@@ -46,7 +46,3 @@ def _of_modality(content: dict[str, Any], key: str, modality: str) -> int:
     rows = [row for row in details if isinstance(row, dict)] if isinstance(details, list) else []
     counts = [row.get("tokenCount") for row in rows if row.get("modality") == modality]
     return sum(count for count in counts if is_count(count))
-
-
-def is_count(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value <= MAX_TOKENS_COUNTED

@@ -14,8 +14,9 @@ import msgspec
 from core.chat import Answer
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.usage import refused_counts
-from providers.adapters.openai_errors import error_in_success
-from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, Text, is_error, made_up_id, plain_text, read_usage
+from providers.adapters.openai_errors import why_not
+from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, Text, made_up_id, plain_text, read_usage
+from providers.adapters.reading import UNREADABLE
 from providers.adapters.translated import require_calls
 
 _ABSENT = msgspec.Raw(b"")
@@ -55,7 +56,7 @@ def read_chat_answer(body: bytes, secrets: Sequence[str]) -> Answer:
         if not body.isascii():
             body.decode()  # skipped parts of JSON are not checked for UTF-8
         answer = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise why_not_an_answer(body, exc, secrets) from None
     if answer.error or not answer.choices:
         raise why_not_an_answer(body, None, secrets)
@@ -90,15 +91,8 @@ def require_message(message: object, finish_reason: str) -> None:
 
 
 def why_not_an_answer(body: bytes, problem: Exception | None, secrets: Sequence[str]) -> GatewayError:
-    """The error that hides in a 200, or what is wrong with the shape. `problem` is what the decoder said."""
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
-    if is_error(content):
-        return error_in_success(content, secrets=secrets)
-    detail = str(problem)[:200] if problem is not None else "no choices"
-    return ProviderNonsense("The provider's answer is JSON, but not a chat answer.", detail=detail)
+    """See `openai_errors.why_not`."""
+    return why_not(body, problem or "no choices", "The provider's answer is JSON, but not a chat answer.", secrets)
 
 
 def _conforms(choice: _Choice, message: _Message) -> bool:

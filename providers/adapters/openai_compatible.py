@@ -14,10 +14,9 @@ import msgspec
 from core.chat import Answer, ChatRequest, WireCall
 from core.clock import SystemClock
 from core.config import ModelSpec, ProviderSpec
-from core.errors import GatewayError, InvalidRequest, ProviderNonsense
+from core.errors import GatewayError, InvalidRequest
 from core.outbound import Response, Transport
 from core.secrets import Secret
-from core.shapes import known
 from providers.adapters import openai_wire
 from providers.adapters.base import FormField, StreamReader
 from providers.adapters.openai_answers import read_chat_answer
@@ -25,6 +24,7 @@ from providers.adapters.openai_endpoints import ENDPOINTS, Endpoint, with_usage
 from providers.adapters.openai_errors import error_of_status
 from providers.adapters.openai_stream import OpenAIStreamReader
 from providers.adapters.quirks import CHAT, EMBEDDINGS, Quirks
+from providers.adapters.reading import ModelList, listed_models
 from providers.adapters.translated import Leftovers, TranslatedReader, own_names, translated_answer
 
 Fields = dict[str, msgspec.Raw]
@@ -84,7 +84,7 @@ class OpenAICompatible:
             return self._translated_call(request, model, secret)
         model_id = self.wire_model_id(model)
         fields["model"] = msgspec.Raw(msgspec.json.encode(model_id))
-        return self._call(path, model_id, fields, request.stream, secret, dropped)
+        return self._call(self.url(path, model_id), fields, request.stream, secret, dropped)
 
     def _chat_fields(self, request: ChatRequest) -> tuple[Fields, tuple[str, ...]]:
         """The client's own fields as this server takes them, and what is left out of them."""
@@ -116,24 +116,17 @@ class OpenAICompatible:
     def _translated_call(self, request: ChatRequest, model: ModelSpec, secret: Secret | None) -> WireCall:
         conversation, quirks = request.conversation(), self.quirks
         leftovers = Leftovers(conversation, model, self.spec.kind, own_names(request))
-        body = openai_wire.to_wire(
-            conversation,
-            model,
-            leftovers,
-            extensions=quirks.extensions,
-            max_tokens_field=quirks.max_tokens_field,
-            strict_messages=quirks.strict_messages,
-        )
+        body = openai_wire.to_wire(conversation, model, leftovers, quirks)
         model_id = body["model"] = self.wire_model_id(model)
         if request.stream:
             body["stream"] = True
             if quirks.stream_usage:
                 body["stream_options"] = {"include_usage": True}
-        return self._call(_CHAT_PATH, model_id, body, request.stream, secret, leftovers.names)
+        return self._call(self.url(_CHAT_PATH, model_id), body, request.stream, secret, leftovers.names)
 
-    def _call(self, path: str, model_id: str, fields: object, stream: bool, secret: Secret | None, dropped: tuple[str, ...]) -> WireCall:
+    def _call(self, url: str, fields: object, stream: bool, secret: Secret | None, dropped: tuple[str, ...]) -> WireCall:
         accept = "text/event-stream" if stream else "application/json"
-        return WireCall(self.url(path, model_id), self._headers_for(secret, accept), msgspec.json.encode(fields), dropped=dropped)
+        return WireCall(url, self._headers_for(secret, accept), msgspec.json.encode(fields), dropped=dropped)
 
     def _headers_for(self, secret: Secret | None, accept: str) -> dict[str, str]:
         headers = {**self._headers, "Accept": accept}
@@ -170,23 +163,11 @@ class OpenAICompatible:
 
     def read_models(self, body: bytes) -> list[str]:
         """See `Adapter.read_models`."""
-        try:
-            found = msgspec.json.decode(body, type=_ModelList)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise ProviderNonsense("The provider's list of models cannot be read.", detail=str(exc)[:200]) from None
-        return sorted({model.id for model in found.data if model.id})
+        return listed_models(body, ModelList, ModelList.ids)
 
     async def send(self, transport: Transport, call: WireCall) -> Response:
         """See `Adapter.send`."""
         return await transport.open(call, self.spec.timeouts)
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Model]
 
 
 def _without_ours(fields: Fields) -> Fields:
@@ -239,6 +220,3 @@ def _leave_out(message: Fields, names: list[str]) -> list[str]:
             message["tool_calls"] = msgspec.Raw(msgspec.json.encode(calls))
         left_out += left_out_of_calls
     return left_out
-
-
-known(_ModelList)

@@ -19,9 +19,10 @@ from core.chat import Answer, ChatRequest
 from core.errors import GatewayError, InvalidRequest, ProviderFault, ProviderNonsense
 from core.usage import refused_counts
 from providers.adapters.base import StreamReader
-from providers.adapters.openai_errors import error_in_success
+from providers.adapters.openai_errors import why_not
 from providers.adapters.openai_responses import ResponsesStreamReader, read_responses
-from providers.adapters.openai_stream import INTERRUPTED, OpenAIStreamReader, is_error, read_usage, utf8_bytes
+from providers.adapters.openai_stream import INTERRUPTED, OpenAIStreamReader, read_usage, utf8_bytes
+from providers.adapters.reading import UNREADABLE, packed
 
 Fields = dict[str, msgspec.Raw]
 _TRUE = msgspec.Raw(b"true")
@@ -59,18 +60,12 @@ def _decoded(body: bytes, decode: Callable[[bytes], Any], what: str, secrets: Se
         if not body.isascii():
             body.decode()  # skipped parts of JSON are not checked for UTF-8
         return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise _why_not(body, exc, what, secrets) from None
 
 
-def _why_not(body: bytes, problem: Exception | None, what: str, secrets: Sequence[str]) -> GatewayError:
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
-    if is_error(content):
-        return error_in_success(content, secrets=secrets)
-    return ProviderNonsense(f"The provider's answer is JSON, but {what}.", detail=str(problem)[:200] if problem else "")
+def _why_not(body: bytes, problem: Exception | str, what: str, secrets: Sequence[str]) -> GatewayError:
+    return why_not(body, problem, f"The provider's answer is JSON, but {what}.", secrets)
 
 
 # Embeddings
@@ -102,7 +97,7 @@ def _read_embeddings(body: bytes, request: ChatRequest, secrets: Sequence[str]) 
     """One vector for each input, in the encoding that the client asked for, whatever the vendor gave."""
     answer = _decoded(body, _decode_embeddings, "no list of embeddings", secrets)
     if answer.error or not answer.data:
-        raise _why_not(body, None, "holds no embeddings", secrets)
+        raise _why_not(body, "", "holds no embeddings", secrets)
     expected = _input_count(request.fields.get("input"))
     if expected and len(answer.data) != expected:
         raise ProviderNonsense(f"The provider gave {len(answer.data)} embeddings for {expected} inputs.")
@@ -144,11 +139,10 @@ def _repaired_embeddings(body: bytes, encoding: type) -> bytes:
 
 
 def _packed(vector: str | list[float]) -> str:
-    """Base64 of little-endian 32-bit floats, which is what OpenAI means by "base64"."""
     if isinstance(vector, str):
         return vector
     try:
-        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        return packed(vector)
     except (OverflowError, struct.error):
         raise ProviderNonsense("The provider gave an embedding with a number that is no 32-bit float.") from None
 
@@ -157,8 +151,8 @@ def _unpacked(vector: str | list[float]) -> list[float]:
     if isinstance(vector, list):
         return vector
     try:
-        packed = base64.b64decode(vector, validate=True)
-        numbers = list(struct.unpack(f"<{len(packed) // _FLOAT_BYTES}f", packed))
+        floats = base64.b64decode(vector, validate=True)
+        numbers = list(struct.unpack(f"<{len(floats) // _FLOAT_BYTES}f", floats))
     except (binascii.Error, struct.error):
         raise ProviderNonsense("The provider gave an embedding that is not base64 of 32-bit floats.") from None
     if not all(map(math.isfinite, numbers)):
@@ -199,7 +193,7 @@ def _completions_to_wire(fields: Fields, request: ChatRequest) -> Fields:
 def _read_completion(body: bytes, request: ChatRequest, secrets: Sequence[str]) -> Answer:
     answer = _decoded(body, _decode_completion, "no text completion", secrets)
     if answer.error or not answer.choices:
-        raise _why_not(body, None, "no text completion", secrets)
+        raise _why_not(body, "", "no text completion", secrets)
     complete = bool(answer.id and answer.model) and answer.object == "text_completion" and isinstance(answer.created, int)
     for choice in answer.choices:
         if not isinstance(choice.text, str) or not choice.finish_reason:
@@ -238,7 +232,7 @@ class _CompletionStreamReader(OpenAIStreamReader):
             if not event.isascii():
                 event.decode()
             chunk = _decode_completion(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             return self._read_unusual(event, exc)
         if chunk.error:
             return self._read_unusual(event, None)

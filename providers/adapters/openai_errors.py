@@ -27,11 +27,20 @@ from core.errors import (
     ProviderRejectedOurKey,
     ProviderTimeout,
 )
+from providers.adapters.reading import UNREADABLE
 
 MAX_MESSAGE_CHARS = 500
 MAX_EXCERPT_BYTES = 512
 _MAX_PARAM_CHARS = 100
 _MASK = "****"
+
+# What every wire's errors are told in.
+REJECTED_OUR_KEY = (
+    "The provider rejected the credential configured for it, or its account there may not do this. An administrator must look."
+)
+LACKS_MODEL = "The provider does not know the model configured for it. An administrator must correct the model id."
+RATE_LIMITED = "The provider's rate limit is reached."
+TIMED_OUT = "The provider did not finish in its own time limit."
 
 _SECRETS = re.compile(
     r"(?:\b(?:sk|pk|rk|ak|gsk|xai|hf|pplx|nvapi|r8|bce-v3|ghp|glpat|org|proj)[-_/][A-Za-z0-9_\-./*]{6,}"
@@ -101,7 +110,7 @@ def parse_error(body: bytes) -> VendorError:
     """Reads what it can; never raises."""
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return VendorError(message=_plain_text(body))
     return error_from(content)
 
@@ -174,6 +183,21 @@ def error_in_success(content: Any, *, secrets: Sequence[str]) -> GatewayError:
     return _classified(vendor.status or _implied_status(vendor), vendor, message, None, redacted(detail, secrets, MAX_EXCERPT_BYTES))
 
 
+def is_error(content: Any) -> bool:
+    """OpenAI's `{"error": …}`, and the flat `{"object": "error", …}` of older vLLM."""
+    return isinstance(content, dict) and (bool(content.get("error")) or content.get("object") == "error")
+
+
+def why_not(body: bytes, problem: Exception | str, other: str, secrets: Sequence[str]) -> GatewayError:
+    """The error that `body`, which came with status 200, tells of, else ProviderNonsense: no JSON, or with the sentence `other`.
+    `problem` is what the decoder said."""
+    try:
+        content = msgspec.json.decode(body)
+    except UNREADABLE:
+        return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
+    return error_in_success(content, secrets=secrets) if is_error(content) else ProviderNonsense(other, detail=str(problem)[:200])
+
+
 def _named(vendor: VendorError, secrets: Sequence[str]) -> str | None:
     """The field that the vendor names, fit for a client."""
     return redacted(vendor.param, secrets, _MAX_PARAM_CHARS) if vendor.param else None
@@ -200,11 +224,7 @@ def _classified(status: int, vendor: VendorError, message: str, retry_s: float |
     if status == 404 or (status in (400, 401, 403) and _NO_MODEL.search(vendor.labels)):
         return _not_found(status, vendor, detail)
     if status in (401, 402, 403) or (status == 400 and (_ACCOUNT.search(vendor.labels) or _ACCOUNT_TEXT.search(vendor.words))):
-        return ProviderRejectedOurKey(
-            "The provider rejected the credential configured for it, or its account there may not do this. An administrator must look.",
-            detail=detail,
-            vendor_status=status,
-        )
+        return ProviderRejectedOurKey(REJECTED_OUR_KEY, detail=detail, vendor_status=status)
     if status == 408:
         text = "The provider gave up waiting for the request."
         return ProviderTimeout(text, retry_after_s=retry_s, detail=detail, vendor_status=status)
@@ -224,16 +244,12 @@ def _limited(vendor: VendorError, message: str, retry_s: float | None, detail: s
     if _TOO_LARGE.search(vendor.message):  # OpenAI's code is that of any limit
         text = message or "the request is larger than its rate limit allows"
         return ProviderRefused(f"The provider refused the request: {text}", param=vendor.param, detail=detail, vendor_status=429)
-    return ProviderLimited("The provider's rate limit is reached.", retry_after_s=retry_s, detail=detail, vendor_status=429)
+    return ProviderLimited(RATE_LIMITED, retry_after_s=retry_s, detail=detail, vendor_status=429)
 
 
 def _not_found(status: int, vendor: VendorError, detail: str) -> GatewayError:
     if _NO_MODEL.search(f"{vendor.labels} {vendor.message}"):
-        return ProviderLacksModel(
-            "The provider does not know the model configured for it. An administrator must correct the model id.",
-            detail=detail,
-            vendor_status=status,
-        )
+        return ProviderLacksModel(LACKS_MODEL, detail=detail, vendor_status=status)
     return ProviderNonsense("Nothing is found under the provider's base URL; correct it.", detail=detail, vendor_status=status)
 
 

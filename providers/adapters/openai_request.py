@@ -22,8 +22,10 @@ from core.conversation import (
     ToolResult,
     ToolUse,
 )
+from providers.adapters.quirks import Quirks
 from providers.adapters.translated import Leftovers
 
+_NO_QUIRKS = Quirks()
 _LOW_BELOW, _MEDIUM_BELOW = 4096, 16384  # thinking tokens that an effort stands for
 _ELSEWHERE = "The tool's result is shown in the next message."
 """The text of a tool message whose result is an image: OpenAI's tool messages hold text alone."""
@@ -33,29 +35,18 @@ def to_wire(
     conversation: Conversation,
     model: ModelSpec,
     leftovers: Leftovers,
-    *,
-    extensions: frozenset[str] = frozenset(),
-    max_tokens_field: str = "max_tokens",
-    strict_messages: bool = False,
+    quirks: Quirks = _NO_QUIRKS,
 ) -> dict[str, Any]:
     """The body of a chat completion, without `stream` and `stream_options`, which are the adapter's. It may hold `msgspec.Raw`.
 
-    `extensions` are fields beyond OpenAI's that the vendor takes: top_k, thinking (DeepSeek, Moonshot, Ark, Zhipu) and
-    enable_thinking (Qwen; thinking_budget with it) in place of reasoning_effort. `strict_messages`: the vendor refuses
-    messages with keys that OpenAI has not, so earlier reasoning and Gemini's seals stay behind.
+    Of the `extensions` thinking (DeepSeek, Moonshot, Ark, Zhipu) and enable_thinking (Qwen; thinking_budget with it) take the
+    place of reasoning_effort. For `strict_messages` earlier reasoning and Gemini's seals stay behind.
     Raises InvalidRequest through `leftovers`.
     """
-    body: dict[str, Any] = {"model": model.model_id, "messages": _messages(conversation.messages, leftovers, strict_messages)}
+    body: dict[str, Any] = {"model": model.model_id, "messages": _messages(conversation.messages, leftovers, quirks.strict_messages)}
     if conversation.max_output_tokens is not None:
-        body[max_tokens_field] = conversation.max_output_tokens
-    for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
-        if (value := getattr(conversation, name)) is not None:
-            body[name] = value
-    if conversation.top_k is not None:
-        if "top_k" in extensions:
-            body["top_k"] = conversation.top_k
-        else:
-            leftovers.refuse("top_k")
+        body[quirks.max_tokens_field] = conversation.max_output_tokens
+    body.update(_sampling(conversation, leftovers, quirks.extensions))
     if conversation.n > 1:
         leftovers.refuse("n")  # the event model tells one answer
     if conversation.stop:
@@ -66,10 +57,19 @@ def to_wire(
     if conversation.json_output is not None:
         body["response_format"] = _response_format(conversation)
     if conversation.reasoning is not None:
-        body.update(_thinking(conversation.reasoning, extensions, leftovers))
+        body.update(_thinking(conversation.reasoning, quirks.extensions, leftovers))
     if conversation.user:
         body["user"] = conversation.user
     return body
+
+
+def _sampling(conversation: Conversation, leftovers: Leftovers, extensions: frozenset[str]) -> dict[str, Any]:
+    wishes = {name: getattr(conversation, name) for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")}
+    if "top_k" in extensions:
+        wishes["top_k"] = conversation.top_k
+    elif conversation.top_k is not None:
+        leftovers.refuse("top_k")
+    return {name: wish for name, wish in wishes.items() if wish is not None}
 
 
 def _messages(messages: list[Message], leftovers: Leftovers, strict: bool) -> list[dict[str, Any]]:

@@ -14,9 +14,11 @@ import msgspec
 from core.chat import Answer, ChatRequest
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.usage import Usage, refused_counts
-from providers.adapters.openai_errors import error_in_success
-from providers.adapters.openai_stream import is_error, read_usage, utf8_bytes
-from providers.adapters.sse import EventTooLong, SseDecoder
+from providers.adapters.openai_errors import error_in_success, is_error, why_not
+from providers.adapters.openai_stream import read_usage, utf8_bytes
+from providers.adapters.reading import UNREADABLE
+from providers.adapters.relay import Relay
+from providers.adapters.sse import frame
 
 _LAST = frozenset({"response.completed", "response.incomplete"})
 # Their `delta` is a text; those of other kinds may be anything.
@@ -100,8 +102,8 @@ def read_responses(body: bytes, request: ChatRequest, secrets: Sequence[str]) ->
         if not body.isascii():
             body.decode()  # skipped parts of JSON are not checked for UTF-8
         response = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise _why_not(body, exc, secrets) from None
+    except UNREADABLE as exc:
+        raise why_not(body, exc, "The provider's answer is JSON, but not a response.", secrets) from None
     _require_end(response, secrets)
     usage = read_responses_usage(response.usage, response.service_tier)
     return Answer(
@@ -124,16 +126,6 @@ def _require_end(response: _Response, secrets: Sequence[str]) -> None:
         item.require_call()
     if response.status == "completed" and not response.output:
         raise ProviderNonsense("The provider's answer is JSON, but holds no output.", detail="output is empty")
-
-
-def _why_not(body: bytes, problem: Exception, secrets: Sequence[str]) -> GatewayError:
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ProviderNonsense("The provider's answer is not JSON.", detail=f"{len(body)} bytes, {type(problem).__name__}")
-    if is_error(content):
-        return error_in_success(content, secrets=secrets)
-    return ProviderNonsense("The provider's answer is JSON, but not a response.", detail=str(problem)[:200])
 
 
 def _failure(error: Any, secrets: Sequence[str]) -> GatewayError:
@@ -161,35 +153,12 @@ def read_responses_usage(content: Any, service_tier: Any = None) -> Usage | None
     )
 
 
-class ResponsesStreamReader:
+class ResponsesStreamReader(Relay):
     """See `base.StreamReader`. Each event goes on with its `event:` line; the last one is withheld and becomes the `tail`."""
 
     def __init__(self, request: ChatRequest, secrets: Sequence[str] = ()) -> None:
-        self.usage: Usage | None = None
-        self.refused_counts = ""
-        self.finish_reason = ""
-        self.output_bytes = 0
-        self.content_started = False
-        self.done = False
-        self.salvaged = b""
-        self.tail = b""
+        super().__init__()
         self._secrets = secrets
-        self._sse = SseDecoder()
-
-    def feed(self, data: bytes) -> bytes:
-        """See `base.StreamReader.feed`."""
-        relayed: list[bytes] = []
-        try:
-            try:
-                events = self._sse.feed(data)
-            except EventTooLong as exc:
-                self._read_all(exc.complete, relayed)
-                raise
-            self._read_all(events, relayed)
-        except GatewayError:
-            self.salvaged = b"".join(relayed)
-            raise
-        return b"".join(relayed)
 
     def finish(self) -> bytes:
         """See `base.StreamReader.finish`."""
@@ -197,11 +166,11 @@ class ResponsesStreamReader:
             raise ProviderNonsense("The provider's stream ended in the middle of the answer.")
         return b""
 
-    def _read_all(self, events: list[bytes], relayed: list[bytes]) -> None:
+    def _read_all(self, events: list[bytes], pieces: list[bytes]) -> None:
         for event in events:
             if self.done:  # some servers add a [DONE]
                 return
-            relayed.append(self._read(event))
+            pieces.append(self._read(event))
 
     def _read(self, event: bytes) -> bytes:
         """Takes the facts from one event. Returns what goes on to the client."""
@@ -209,12 +178,12 @@ class ResponsesStreamReader:
             if not event.isascii():
                 event.decode()  # skipped parts of JSON are not checked for UTF-8
             told = _decode_event(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             raise self._why_not_an_event(event, exc) from None
         kind = told.type
         if kind in _LAST:
             self._end(told)
-            self.tail = framed(kind, event)
+            self.tail = _framed(kind, event)
             return b""
         if not kind or kind in _BROKEN:
             raise self._broken(event, kind)
@@ -224,11 +193,7 @@ class ResponsesStreamReader:
             raise self._no_part(f"{kind} without a text")
         elif kind == "response.output_item.added":
             self._hear(self._item(told.item).count_bytes())
-        return framed(kind, event)
-
-    def _hear(self, said_bytes: int) -> None:
-        self.output_bytes += said_bytes
-        self.content_started = self.content_started or said_bytes > 0
+        return _framed(kind, event)
 
     def _item(self, raw: msgspec.Raw) -> _Item:
         try:
@@ -278,6 +243,6 @@ class ResponsesStreamReader:
         return ProviderNonsense("The provider's stream holds an event that is no part of a response.", detail=detail[:200])
 
 
-def framed(kind: str, event: bytes) -> bytes:
+def _framed(kind: str, event: bytes) -> bytes:
     """The wire form of one event: its type is its name."""
-    return b"event: " + kind.replace("\n", "").replace("\r", "").encode() + b"\ndata: " + event.replace(b"\n", b"\ndata: ") + b"\n\n"
+    return b"event: %b\n%b" % (kind.replace("\n", "").replace("\r", "").encode(), frame(event))

@@ -13,18 +13,17 @@ import msgspec
 
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.usage import Usage, refused_counts
-from providers.adapters.openai_errors import error_in_success
-from providers.adapters.openai_usage import MAX_TOKENS_COUNTED, read_usage
+from providers.adapters.openai_errors import error_in_success, is_error
+from providers.adapters.openai_usage import read_usage
+from providers.adapters.reading import UNREADABLE
 from providers.adapters.sse import EventTooLong, SseDecoder, frame
 from providers.adapters.translated import require_calls
 
 __all__ = [
     "FINISH_REASONS",
     "INTERRUPTED",
-    "MAX_TOKENS_COUNTED",
     "OpenAIStreamReader",
     "Text",
-    "is_error",
     "made_up_id",
     "plain_text",
     "read_usage",
@@ -187,7 +186,7 @@ class OpenAIStreamReader:
             if not event.isascii():
                 event.decode()  # skipped parts of JSON are not checked for UTF-8
             chunk = _decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             return self._read_unusual(event, exc)
         choices = chunk.choices
         if choices is None or chunk.error:
@@ -291,7 +290,7 @@ class OpenAIStreamReader:
             return b""
         try:
             content = msgspec.json.decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             raise ProviderNonsense("The provider's stream holds an event that is not JSON.", detail=type(exc).__name__) from None
         if is_error(content):
             raise error_in_success(content, secrets=self._secrets)
@@ -300,11 +299,6 @@ class OpenAIStreamReader:
             return msgspec.json.encode({**content, "choices": []}) if self._wants_usage else b""
         detail = str(problem) if isinstance(problem, msgspec.ValidationError) else "no choices"
         raise ProviderNonsense("The provider's stream holds an event that is no part of a chat answer.", detail=detail[:200])
-
-
-def is_error(content: Any) -> bool:
-    """OpenAI's `{"error": …}`, and the flat `{"object": "error", …}` of older vLLM."""
-    return isinstance(content, dict) and (bool(content.get("error")) or content.get("object") == "error")
 
 
 def plain_text(part: dict[str, Any]) -> None:

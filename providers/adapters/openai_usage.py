@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from core.usage import Usage, tier_of
 
 MAX_TOKENS_COUNTED = 10**9
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether a vendor can have counted so many tokens."""
+    return type(value) is int and 0 <= value <= MAX_TOKENS_COUNTED
 
 
 def read_usage(content: Any, service_tier: Any = None) -> Usage | None:
@@ -19,24 +24,9 @@ def read_usage(content: Any, service_tier: Any = None) -> Usage | None:
     """
     if not isinstance(content, dict):
         return None
-    sent, made = _object(content, "prompt_tokens_details"), _object(content, "completion_tokens_details")
-    hits = sent.get("cached_tokens")
-    if hits is None:
-        hits = content.get("prompt_cache_hit_tokens", content.get("cached_tokens"))
-    counts: tuple[Any, ...] = (
-        content.get("prompt_tokens"),
-        content.get("completion_tokens"),
-        hits or 0,
-        sent.get("cache_write_tokens") or 0,
-        sent.get("audio_tokens") or 0,
-        sent.get("image_tokens") or 0,
-        made.get("reasoning_tokens") or 0,
-        made.get("audio_tokens") or 0,
-        made.get("image_tokens") or 0,
-    )
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= MAX_TOKENS_COUNTED:
-            return None
+    counts = _counts(content)
+    if not all(map(is_count, counts)):
+        return None
     prompt, completion, cached, written, heard, seen, reasoning, spoken, drawn = counts
     if cached + written > prompt:  # seen from grok on Azure, 2026: the details cannot be right, the total is kept
         cached = written = 0
@@ -44,7 +34,7 @@ def read_usage(content: Any, service_tier: Any = None) -> Usage | None:
     heard = min(heard, prompt - cached - written)
     seen = min(seen, prompt - cached - written - heard)
     total = content.get("total_tokens")
-    hidden = total - prompt - completion if type(total) is int and total <= MAX_TOKENS_COUNTED else 0
+    hidden = total - prompt - completion if is_count(total) else 0
     if hidden > 0 and reasoning in (0, hidden):
         completion += hidden
         reasoning = hidden
@@ -61,6 +51,25 @@ def read_usage(content: Any, service_tier: Any = None) -> Usage | None:
         output_audio=spoken,
         output_image=drawn,
         service_tier=tier_of(service_tier),
+    )
+
+
+def _counts(content: dict[str, Any]) -> tuple[Any, ...]:
+    """Prompt and completion; of the one cached, written, heard and seen; of the other thought, spoken and drawn."""
+    sent, made = _object(content, "prompt_tokens_details"), _object(content, "completion_tokens_details")
+    hits = sent.get("cached_tokens")
+    if hits is None:
+        hits = content.get("prompt_cache_hit_tokens", content.get("cached_tokens"))
+    return (
+        content.get("prompt_tokens"),
+        content.get("completion_tokens"),
+        hits or 0,
+        sent.get("cache_write_tokens") or 0,
+        sent.get("audio_tokens") or 0,
+        sent.get("image_tokens") or 0,
+        made.get("reasoning_tokens") or 0,
+        made.get("audio_tokens") or 0,
+        made.get("image_tokens") or 0,
     )
 
 

@@ -14,9 +14,10 @@ import msgspec
 from core.errors import GatewayError, ProviderFault, ProviderNonsense
 from core.events import Begun, ChatEvent, Ended, ReasoningDelta, RefusalDelta, Result, TextDelta, ToolBegun, ToolDelta, counted, gathered
 from providers.adapters.openai_answers import require_message, why_not_an_answer
-from providers.adapters.openai_errors import error_in_success
+from providers.adapters.openai_errors import error_in_success, is_error
 from providers.adapters.openai_request import to_wire
-from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, is_error, made_up_id, read_usage
+from providers.adapters.openai_stream import FINISH_REASONS, INTERRUPTED, made_up_id, read_usage
+from providers.adapters.reading import UNREADABLE
 
 __all__ = ["OpenAIWireStream", "result_from_wire", "to_wire"]
 
@@ -115,7 +116,6 @@ class _Call(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DONE = b"[DONE]"
 _LATEST_S = 2**53
 _LEGACY_INDEX = -1  # of `function_call`, which is never one of several
@@ -130,7 +130,7 @@ def result_from_wire(body: bytes, secrets: Sequence[str] = ()) -> Result:
     """
     try:
         answer = _read(body)
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         raise why_not_an_answer(body, exc, secrets) from None
     if answer.error or not answer.choices:
         raise why_not_an_answer(body, None, secrets)
@@ -174,7 +174,7 @@ class OpenAIWireStream:
             return []
         try:
             chunk = _read(event)
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             raise self._why_no_chunk(event, exc) from None
         if chunk.error or (chunk.choices is None and chunk.usage is None):
             raise self._why_no_chunk(event, None)
@@ -183,7 +183,7 @@ class OpenAIWireStream:
     def _why_no_chunk(self, event: bytes, problem: Exception | None) -> GatewayError:
         try:
             content = msgspec.json.decode(event)
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             return ProviderNonsense("The provider's stream holds an event that is not JSON.", detail=type(exc).__name__)
         if is_error(content):
             return error_in_success(content, secrets=self._secrets)

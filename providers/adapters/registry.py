@@ -96,6 +96,7 @@ COMPATIBLE_VENDORS: dict[str, Vendor] = {
         "DeepSeek",
         base_url="https://api.deepseek.com",
         form=(api_key("From platform.deepseek.com. Starts with sk-."),),
+        # https://api-docs.deepseek.com/guides/thinking_mode (read 2026-11-22): `thinking` with `type` enabled or disabled.
         quirks=Quirks(endpoints=frozenset({CHAT}), renames=_OLD_LIMIT, extensions=frozenset({"thinking"})),
     ),
     "moonshot": Vendor(
@@ -149,6 +150,7 @@ COMPATIBLE_VENDORS: dict[str, Vendor] = {
         "Groq",
         base_url="https://api.groq.com/openai/v1",
         form=(api_key("Starts with gsk_."),),
+        # https://console.groq.com/docs/openai (read 2026-11-22): chat and responses; what it does not know in a message is a 400.
         quirks=Quirks(endpoints=frozenset({CHAT, RESPONSES}), max_tokens_field="max_completion_tokens", strict_messages=True),
     ),
     "mistral": Vendor(

@@ -9,10 +9,9 @@ from typing import Protocol
 from core.chat import Answer, ChatRequest
 from core.config import ModelSpec
 from core.conversation import Conversation
-from core.errors import GatewayError, InvalidRequest, ProviderNonsense
+from core.errors import InvalidRequest, ProviderNonsense
 from core.events import Begun, ChatEvent, Counted, Ended, Miscounted, Result, said_bytes
-from core.usage import Usage
-from providers.adapters.sse import EventTooLong, SseDecoder
+from providers.adapters.relay import Relay
 
 # The vendors' words for an answer that ends in order to call tools.
 _CALLING = frozenset({"tool_calls", "tool_use", "function_call"})
@@ -46,47 +45,22 @@ class WireStream(Protocol):
         ...
 
 
-class TranslatedReader:
+class TranslatedReader(Relay):
     """A `base.StreamReader` for any wire and any client dialect: SSE → `wire` → events → the dialect's writer."""
 
     def __init__(self, wire: WireStream, request: ChatRequest) -> None:
-        self.usage: Usage | None = None
-        self.refused_counts = ""
-        self.finish_reason = ""
-        self.output_bytes = 0
-        self.content_started = False
-        self.done = False
-        self.salvaged = b""
-        self.tail = b""
+        super().__init__()
         self._wire = wire
         self._writer = request.dialect.stream_writer(request)
-        self._sse = SseDecoder()
         self._begun = False
         self._ended: Ended | None = None
-
-    def feed(self, data: bytes) -> bytes:
-        """See `base.StreamReader.feed`."""
-        if self.done:
-            return b""
-        pieces: list[bytes] = []
-        try:
-            try:
-                events = self._sse.feed(data)
-            except EventTooLong as exc:
-                self._write_all(exc.complete, pieces)
-                raise
-            self._write_all(events, pieces)
-        except GatewayError:
-            self.salvaged = b"".join(pieces)
-            raise
-        return b"".join(pieces)
 
     def finish(self) -> bytes:
         """See `base.StreamReader.finish`."""
         self._wire.finish()
         return self._close()
 
-    def _write_all(self, events: list[bytes], pieces: list[bytes]) -> None:
+    def _read_all(self, events: list[bytes], pieces: list[bytes]) -> None:
         for event in events:
             for said in self._wire.read(event):
                 if piece := self._write(said):
@@ -108,9 +82,7 @@ class TranslatedReader:
         if isinstance(said, Begun):
             return b"" if self._begun else self._begin(said)
         opening = b"" if self._begun else self._begin(Begun())
-        size = said_bytes(said)
-        self.output_bytes += size
-        self.content_started = self.content_started or size > 0
+        self._hear(said_bytes(said))
         return opening + self._writer.write(said)
 
     def _begin(self, begun: Begun) -> bytes:

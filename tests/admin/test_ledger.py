@@ -97,7 +97,7 @@ def test_no_page_counts_or_skips(
 
 
 def test_a_cursor_that_is_none_starts_at_the_newest(root: Client, many: list[str]) -> None:
-    for nonsense in ("?before=abc", "?before=-1", f"?after={10**30}", "?before=", "?o=1.2&p=7&all="):
+    for nonsense in ("?before=abc", "?before=-1", f"?after={10**30}", f"?before={'9' * 5000}", "?before=", "?o=1.2&p=7&all="):
         assert _rows(root.get(LIST + nonsense).content.decode()) == many[:50]
 
 
@@ -143,6 +143,8 @@ def test_a_span_of_time_by_its_edges(root: Client, world: World) -> None:
     assert found("?started_at_from_0=2026-01-31&started_at_to_0=2026-01-31") == 1
     assert found("?started_at_from_0=2026-01-31&started_at_from_1=13:46:00") == 0
     assert found("?started_at_to_0=2026-01-30") == 0
+    assert found("?started_at_from_0=0001-01-01&started_at_to_0=9999-12-31") == 1, "the ends of the calendar are as far as can be asked"
+    assert found("?started_at_from_0=9999-12-31") == 0
 
 
 @pytest.mark.parametrize("query", ["?started_at_from_0=soon", "?started_at_from_0=2026-02-31", "?started_at_to_1=13:45:00", "?code=many"])

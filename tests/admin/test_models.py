@@ -88,17 +88,44 @@ def test_a_price_in_the_past_is_refused_on_its_field(root: Client, world: World)
     assert root.post(url, data).context["form"].errors["valid_from"]
 
 
+def form_of(model: LLMModel) -> dict[str, str]:
+    """What a browser sends of its page, for one that is off."""
+    return {
+        "alias": model.alias,
+        "provider": str(model.provider_id),
+        "model_id": model.model_id,
+        "model_type": "chat",
+        "priority": "5",
+        "quality": "50",
+        "capabilities": "[]",
+        "unsupported_params": "refuse",
+        "over_long": "refuse",
+        "visibility": "everyone",
+        "prices-TOTAL_FORMS": "0",
+        "prices-INITIAL_FORMS": "0",
+    }
+
+
 def test_prices_are_not_edited_in_place(root: Client, world: World) -> None:
     price = world.model.prices.get()
-    data = {"alias": "gpt-4o", "provider": world.provider.pk, "model_id": "gpt-4o-2024-08-06", "model_type": "chat", "is_active": "on"}
-    data |= {"priority": "5", "quality": "50", "capabilities": "[]", "unsupported_params": "refuse", "over_long": "refuse"}
-    data |= {"visibility": "everyone"}
+    data = form_of(world.model) | {"is_active": "on"}
     data |= {"prices-TOTAL_FORMS": "2", "prices-INITIAL_FORMS": "1", "prices-0-id": price.pk, "prices-0-DELETE": "on"}
     data |= {"prices-0-input_micros": "1", "prices-1-input_micros": "1", "prices-1-output_micros": "1", "prices-1-currency": "USD"}
     assert root.post(reverse("admin:models_registry_llmmodel_change", args=[world.model.pk]), data).status_code == 302
     world.model.refresh_from_db()
     assert world.model.priority == 5
     assert world.model.prices.get().input_micros == 2_500_000
+
+
+def test_switching_a_model_by_hand_makes_it_a_persons_decision(root: Client, world: World) -> None:
+    """What a sync had switched off is on again when the vendor lists it again; what a person has switched since stays."""
+    LLMModel.objects.update(is_active=False, gone_at=timezone.now())
+    url = reverse("admin:models_registry_llmmodel_change", args=[world.model.pk])
+    data = form_of(world.model)
+    assert root.post(url, data).status_code == 302
+    assert LLMModel.objects.get().gone_at is not None
+    assert root.post(url, data | {"is_active": "on"}).status_code == 302
+    assert (LLMModel.objects.get().is_active, LLMModel.objects.get().gone_at) == (True, None)
 
 
 def test_sync_shows_the_difference_and_changes_nothing(root: Client, world: World, vendor_lists: list[str]) -> None:

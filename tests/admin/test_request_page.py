@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from core import errors
 from core.choice import Candidate, Decision, Stage, decided, stored
-from monitoring.ledger import NEVER_ENDED, PROCESS_DIED
+from monitoring.interruption import NEVER_ENDED, PROCESS_DIED
 from monitoring.models import RequestBody, RequestLog, UsageRecord
 from monitoring.timeline import MEANINGS, meaning, timeline
 from tests.admin.conftest import World

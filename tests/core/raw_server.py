@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+import pytest
+import uvloop
 
 from core.chat import WireCall
 from core.config import TimeoutSpec
@@ -14,6 +18,15 @@ from core.outbound import GuardedTransport
 from tests.adapters.cast import quick
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\nX-Request-ID: 7\r\n"
+
+
+HI = OK + b"Content-Length: 2\r\n\r\nhi"
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+def on(loop: Callable[[], asyncio.AbstractEventLoop], scenario: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario)
 
 
 class RawServer:

@@ -11,7 +11,7 @@ import pytest
 from core import errors
 from core.config import TimeoutSpec
 from core.deadlines import Due
-from core.outbound import Watch
+from core.outbound_response import Watch
 from tests.adapters.cast import quick
 from tests.core.raw_server import OK, RawServer
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-import subprocess
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -370,38 +368,6 @@ async def test_a_line_break_in_a_header_is_refused_without_repeating_it(vendor: 
     with pytest.raises(errors.OutboundRefused) as caught:
         await transport.open(call(vendor.base_url + "/chat/completions", Authorization="Bearer sk-secret\r\nX-Evil: 1"), quick())
     assert "sk-secret" not in f"{caught.value.message}{caught.value.detail}"
-
-
-@pytest.fixture(scope="session")
-def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-        "key.pem",
-        "-out",
-        "cert.pem",
-    ]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
-
-
-async def test_a_certificate_that_nobody_trusts_stops_the_request(self_signed: ssl.SSLContext) -> None:
-    async with RawServer(OK + b"Content-Length: 0\r\n\r\n", context=self_signed) as server:
-        with pytest.raises(errors.ProviderTlsFailed):
-            await server.get(scheme="https")
-        assert server.requests == []
 
 
 async def test_plain_http_on_an_https_address_is_a_tls_failure() -> None:

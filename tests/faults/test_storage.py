@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.journal import read_segment
+from monitoring.journal_reading import read_segment
 from tests.e2e import wire
 from tests.e2e.control import unique
 from tests.faults.backends import ON_POSTGRES, ON_SQLITE, SQLITE_FILE

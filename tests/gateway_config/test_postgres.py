@@ -12,7 +12,14 @@ import pytest
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 SERVER = os.environ.get("POSTGRES_TEST_URL", "postgres://postgres@127.0.0.1:5432")
-TESTS = ("tests/gateway_config", "tests/monitoring/test_usage.py", "tests/monitoring/test_accounts.py", "tests/services/test_upgrade.py")
+TESTS = (
+    "tests/gateway_config",
+    "tests/monitoring/test_ledger.py",
+    "tests/monitoring/test_draining.py",
+    "tests/monitoring/test_replay.py",
+    "tests/monitoring/test_accounts.py",
+    "tests/services/test_upgrade.py",
+)
 
 # It has its own databases, on both engines, wherever it runs.
 LEFT_OUT = "tests/gateway_config/test_budgets.py::test_four_processes_together_never_use_more_than_the_limit"

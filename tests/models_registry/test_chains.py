@@ -117,4 +117,4 @@ def test_the_other_columns_hold_what_they_should(columns: dict[str, object], fie
     ],
 )
 def test_a_chain_reads_in_plain_words(spec: RouteSpec, sentence: str) -> None:
-    assert chains.in_plain_words(spec) == sentence
+    assert "; ".join(chains.steps_of(spec)) == sentence

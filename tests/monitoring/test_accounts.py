@@ -38,7 +38,7 @@ def standing(budget: str = "b") -> tuple[int, int]:
 
 
 def drain(journal: Journal) -> None:
-    assert Drainer(journal.directory, journal, 0.5, FrozenClock()).drain()
+    assert Drainer(journal, 0.5, FrozenClock()).drain()
 
 
 def entries() -> list[tuple[str, int, int, int, str]]:

@@ -99,7 +99,7 @@ def test_between_two_looks_it_does_not_ask_the_database(django_assert_num_querie
 
 def test_the_drainer_enters_them(tmp_path: Path) -> None:
     queue, clock = BodyQueue(65_536, 2**20), FrozenClock(BEGUN)
-    drainer = Drainer(tmp_path, Journal(tmp_path, 2**20, clock), 0.5, clock, bodies=BodyStore(queue, 7, clock))
+    drainer = Drainer(Journal(tmp_path, 2**20, clock), 0.5, clock, bodies=BodyStore(queue, 7, clock))
     queue.put(bodies_of("req_1"))
     assert drainer.drain()
     assert RequestBody.objects.count() == 1

@@ -32,7 +32,7 @@ def enter(folder: Path, *began: float) -> None:
         name, day = f"request-{number}", int(moment // DAY_S * DAY_S)
         holds = (Hold("daily", day, 0, 100), Hold("total", 0, 0, 100))
         journal.write(opened(name, started_at=moment, holds=holds), settled(name, charges=(40, 40)), ended(name, started_at=moment))
-    assert Drainer(folder, journal, 0.5).drain()
+    assert Drainer(journal, 0.5).drain()
     journal.close()
 
 
@@ -108,7 +108,7 @@ def test_a_journal_that_outlived_its_rows_is_not_entered_again(tmp_path: Path) -
     for name, moment in (("old", LONG_AGO), ("new", BEGUN)):
         journal.write(opened(name, started_at=moment, holds=(Hold("total", 0, 0, 100),)), settled(name, charges=(40,)))
         journal.write(ended(name, started_at=moment))
-    assert Drainer(tmp_path, journal, 0.5).drain()
+    assert Drainer(journal, 0.5).drain()
     (tmp_path / f"{journal.token}.checkpoint").unlink()
     die(journal)
     prune()

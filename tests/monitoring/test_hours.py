@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from monitoring import hours, ledger, rollups
 from monitoring.models import LedgerHour, RequestLog, UsageRecord
@@ -60,6 +62,18 @@ def test_of_a_time_in_which_nothing_began_no_row_is_read(django_assert_num_queri
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     with django_assert_num_queries(2):
         assert list(hours.within(UsageRecord.objects.all(), None, long_ago)) == []
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL takes any number of values")
+def test_more_hours_than_a_statement_holds_are_all_noted() -> None:
+    """A gateway with a request now and then has a year of hours in one step of a rebuild."""
+    connection.ensure_connection()
+    before = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+    try:
+        hours.note(UsageRecord, range(9_000), 1, 9_000)
+    finally:
+        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
+    assert LedgerHour.objects.filter(kind="usage").count() == 9_000
 
 
 def test_rows_that_nobody_noted_are_found_by_their_time() -> None:

@@ -17,18 +17,19 @@ from hypothesis import strategies as st
 from core.clock import FrozenClock
 from core.errors import AccountingUnavailable, ConfigurationError
 from monitoring import journal as journal_module
+from monitoring import journal_reading
 from monitoring.journal import (
     MAGIC,
     Journal,
     Position,
     Record,
     frame,
-    read_segment,
     segment_numbers,
     segment_path,
     take_lock,
     tokens,
 )
+from monitoring.journal_reading import read_segment
 from tests.monitoring.records import ended, make_journal, opened, settled, whole
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
@@ -89,8 +90,8 @@ def test_offsets_say_where_each_write_begins(tmp_path: Path) -> None:
 def test_a_long_segment_is_read_in_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_records: int, read_bytes: int, taken: int
 ) -> None:
-    monkeypatch.setattr(journal_module, "MAX_RECORDS", max_records)
-    monkeypatch.setattr(journal_module, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(journal_reading, "MAX_RECORDS", max_records)
+    monkeypatch.setattr(journal_reading, "READ_BYTES", read_bytes)
     journal = make_journal(tmp_path)
     written = [opened(f"r{number:03}") for number in range(130)]
     for record in written:
@@ -103,7 +104,7 @@ def test_a_long_segment_is_read_in_steps(
 
 
 def test_a_record_longer_than_one_read_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "READ_BYTES", 1000)
+    monkeypatch.setattr(journal_reading, "READ_BYTES", 1000)
     journal = make_journal(tmp_path)
     written = [opened("a"), ended("b", alias="x" * 5000), opened("c")]
     for record in written:
@@ -297,7 +298,7 @@ def test_no_bytes_at_all_make_the_reader_fail_or_stall(tmp_path: Path, noise: by
 
 
 def test_damage_across_reads_is_reported_and_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "READ_BYTES", 64)
+    monkeypatch.setattr(journal_reading, "READ_BYTES", 64)
     path = tmp_path / "torn.journal"
     for length in range(1, 140):
         path.write_bytes(b"?" * length + FRAMES[0] + b"?" * length + FRAMES[1])
@@ -366,6 +367,7 @@ def test_a_journal_does_not_settle_on_a_lock_that_was_cleared_away(tmp_path: Pat
 WRITER = """
 import sys
 from pathlib import Path
+from monitoring.journal_reading import read_segment
 from tests.monitoring.records import make_journal, whole
 journal = make_journal(Path(sys.argv[1]), segment_bytes=20_000)
 number = 0

@@ -12,9 +12,9 @@ import pytest
 from core.clock import FrozenClock
 from monitoring import open_requests
 from monitoring.journal import Journal
-from monitoring.ledger import Books, Unfinished
 from monitoring.models import OpenRequest, OpenRequestsWanted
 from monitoring.open_requests import EVERY_S, Teller
+from monitoring.pairing import Books, Unfinished
 from monitoring.usage import Drainer, replay
 from tests.monitoring.records import ended, opened, settled
 

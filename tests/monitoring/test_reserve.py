@@ -13,7 +13,8 @@ from core.clock import FrozenClock
 from core.errors import AccountingUnavailable
 from monitoring import journal as journal_module
 from monitoring import reserve
-from monitoring.journal import Journal, read_segment, segment_numbers, segment_path
+from monitoring.journal import Journal, segment_numbers, segment_path
+from monitoring.journal_reading import read_segment
 from monitoring.reserve import RESERVE_BYTES, reserve_path, written_bytes
 from tests.monitoring.records import ended, opened, settled
 

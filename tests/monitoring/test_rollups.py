@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from core.clock import FrozenClock
 from monitoring import ledger, retention, rollups
@@ -161,6 +162,15 @@ def test_a_difference_is_told_with_its_day(span: Rollup.Span) -> None:
     UsageRecord.objects.all().delete()
     with pytest.raises(CommandError, match="rows have 0 attempts"):
         call_command("rebuild_rollups", check=True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_comparing_holds_up_nobody_who_writes() -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert rollups.difference() is None
+    begun = [query["sql"] for query in queries if query["sql"].startswith(("BEGIN", "SET TRANSACTION"))]
+    expected = {"sqlite": ["BEGIN DEFERRED"], "postgresql": ["BEGIN", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"]}
+    assert begun == expected[connection.vendor]
 
 
 def test_rows_from_before_the_rollups_are_summed_up_after_a_migration() -> None:

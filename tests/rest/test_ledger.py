@@ -64,6 +64,13 @@ def test_the_amounts_of_a_record(viewer: APIClient, db: None) -> None:
 
 
 @pytest.mark.parametrize("url", [RECORDS, REQUESTS])
+def test_any_moment_of_the_calendar_can_be_asked_for(viewer: APIClient, world: World, url: str) -> None:
+    assert ids(viewer, url, since="0001-01-01T00:00:00+14:00", until="9999-12-31T23:59:59-14:00") == ["req-1"]
+    assert ids(viewer, url, until="0001-01-01T00:00:00+14:00") == []
+    assert ids(viewer, url, since="9999-12-31T23:59:59-14:00") == []
+
+
+@pytest.mark.parametrize("url", [RECORDS, REQUESTS])
 def test_filters_by_label(viewer: APIClient, world: World, url: str) -> None:
     make = usage_record if url == RECORDS else request_log
     make(2, end_user="ann", task_type="translation", tag="nightly")

@@ -466,6 +466,19 @@ def test_latency_and_error_rate_are_of_the_last_minutes(viewer: APIClient, world
     assert (status["attempts"], status["error_rate"], status["latency_ms"]) == (2, 0.5, {"p50": 300, "p95": 300})
 
 
+def test_a_busy_provider_hides_no_other(viewer: APIClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "_MAX_RECORDS", 4)
+    busy = services.create_provider(name="busy", provider_type="echo")
+    for number, provider in enumerate([world.provider, *[busy] * 5]):
+        moment = timezone.now() - timedelta(seconds=60 - number)
+        UsageRecord.objects.create(
+            request_id=f"r{number}", attempt=1, started_at=moment, provider_id=str(provider.id), status="error", duration_ms=100
+        )
+    found = {row["name"]: row for row in viewer.get("/api/v1/providers/status").json()["results"]}
+    assert (found["echo"]["attempts"], found["echo"]["error_rate"]) == (1, 1.0)
+    assert found["busy"]["attempts"] == 2
+
+
 def test_reset_breaker_reaches_the_configuration(root: APIClient, world: World) -> None:
     before = current_version()
     assert root.post(f"{URL}/{world.provider.id}/reset-breaker").status_code == 200

@@ -160,6 +160,7 @@ def test_an_error_as_csv_says_why(viewer: APIClient) -> None:
         ("group_by=hour&since=2026-09-01T00:00:00Z&until=2026-11-01T00:00:00Z", "group_by"),
         ("since=2024-01-01T00:00:00Z", "since"),
         ("since=2026-11-02T00:00:00Z&until=2026-11-02T00:00:00Z", "since"),
+        ("since=0001-01-01T00:00:00%2B14:00", "since"),
         ("since=yesterday", "since"),
         ("status=great", "status"),
         ("tema=ads", "tema"),
@@ -168,6 +169,12 @@ def test_an_error_as_csv_says_why(viewer: APIClient) -> None:
 @pytest.mark.parametrize("url", [STATS, COSTS])
 def test_what_is_not_answered_is_named(viewer: APIClient, db: None, url: str, query: str, at: str) -> None:
     assert attrs(viewer.get(f"{url}?{query}")) == {at}
+
+
+@pytest.mark.parametrize("until", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize("group", ["day", "user"])
+def test_at_the_ends_of_the_calendar_there_is_nothing(viewer: APIClient, three_days: None, until: str, group: str) -> None:
+    assert viewer.get(STATS, {"until": until, "group_by": group}).json()["totals"]["requests"] == 0
 
 
 def test_too_many_rows_are_refused_and_not_cut(viewer: APIClient, db: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from core.conversation import (
 from core.events import ChatEvent, Result, TextDelta, gathered
 from gateway.doors.openai_reading import conversation as read_conversation
 from providers.adapters.openai_wire import OpenAIWireStream, result_from_wire, to_wire
+from providers.adapters.quirks import Quirks
 from providers.adapters.translated import Leftovers
 
 SAMPLES = Path(__file__).parent / "openai"
@@ -45,7 +46,7 @@ def samples(name: str) -> list[Any]:
 def wire(conversation: Conversation, model: ModelSpec = STRICT_MODEL, **more: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The body as a vendor decodes it, and what was dropped."""
     leftovers = Leftovers(conversation, model, "Vendor")
-    body = to_wire(conversation, model, leftovers, **more)
+    body = to_wire(conversation, model, leftovers, Quirks(**more))
     return json.loads(msgspec.json.encode(body)), leftovers.names
 
 
