@@ -70,7 +70,7 @@ def create_api_key(
         max_concurrency=max_concurrency,
         source_networks=bounds.checked_networks(source_networks),
         store_bodies=store_bodies,
-        expires_at=expires_at if expires_at is not None else bounds.latest_end(team, now),
+        expires_at=expires_at if expires_at is not None else bounds.latest_end(team.max_key_days, now),
         created_by=created_by,
         prefix=keys.shown(plaintext, "" if token else keys.API_KEY_PREFIX),
         digest=digest_of(plaintext),
@@ -114,7 +114,7 @@ def update_api_key(key: ApiKey, changes: Mapping[str, Any], by: Any = None) -> A
     if values.get("expires_at") != key.expires_at:
         _refuse_past(values.get("expires_at"))
     if "expires_at" in values and values["expires_at"] is None:
-        values["expires_at"] = bounds.latest_end(key.team, key.created_at)
+        values["expires_at"] = bounds.latest_end(key.team.max_key_days, key.created_at)
     # What stays as it is may be beyond what its team has become: it is held within that when the key is used.
     changed = [column for column, value in values.items() if value != getattr(key, column)]
     with transaction.atomic():
