@@ -244,6 +244,12 @@ def _routes(last_good: Snapshot, alarms: _Alarms) -> dict[str, RouteSpec]:
     return found
 
 
+def _route_spec(row: Route) -> RouteSpec:
+    """What was set when LLM_CACHE_MAX_TTL_S was longer is held within it."""
+    spec = row.spec()
+    return spec if spec.cache_ttl_s is None else msgspec.structs.replace(spec, cache_ttl_s=min(spec.cache_ttl_s, settings.CACHE_MAX_TTL_S))
+
+
 # Prompts ------------------------------------------------------------------------------------------------------------
 
 
@@ -255,12 +261,6 @@ def _prompts(last_good: Snapshot, alarms: _Alarms) -> dict[str, PromptSpec]:
         if spec is not None:
             found[spec.name] = found[spec.id] = spec
     return found
-
-
-def _route_spec(row: Route) -> RouteSpec:
-    """What was set when LLM_CACHE_MAX_TTL_S was longer is held within it."""
-    spec = row.spec()
-    return spec if spec.cache_ttl_s is None else msgspec.structs.replace(spec, cache_ttl_s=min(spec.cache_ttl_s, settings.CACHE_MAX_TTL_S))
 
 
 # Budgets ------------------------------------------------------------------------------------------------------------
