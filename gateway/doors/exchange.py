@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import msgspec
 
 from core.deadlines import Deadlines
 from core.errors import ClientGone, GatewayError
 from gateway.doors import keep_alive
-from gateway.doors.answer import JSON, DoorDialect, Headers, Send, error_headers, respond, server_down
+from gateway.doors.answer import JSON, DoorDialect, Headers, Send, error_headers, own_fault, respond, server_down
 from gateway.doors.body import Receive
 from gateway.doors.keep_alive import KeepAlive
 from gateway.pipeline import Generation
 
-_log = logging.getLogger(__name__)
 _SSE: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _COMMENT = b": keep-alive\n\n"
 # A watch is a task of its own: an answer that is there at once is spared it, a client that leaves is noticed soon enough.
@@ -80,8 +78,7 @@ class Exchange:
             return exc
         if isinstance(exc, asyncio.CancelledError):
             return ClientGone("The client closed the connection.") if self._client_gone else server_down()
-        _log.error("request %s failed in the gateway itself", self._generation.request_id, exc_info=exc)
-        return GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))
+        return own_fault(exc, self._generation.request_id)
 
     def _let_go(self) -> None:
         self._over = True
