@@ -17,6 +17,7 @@ from access.models import ApiKey
 from core.errors import CallerLimited, InvalidRequest
 from core.shapes import known
 from gateway import prompting
+from gateway.doors.fields import OutputTokens, Temperature
 from gateway.idempotency import KeyReused
 from tasks import limits, queue
 from tasks.added import Types, options_of, template_of
@@ -50,8 +51,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     deadline: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] | None = None
     model: Annotated[str, msgspec.Meta(max_length=300)] = ""
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    temperature: Temperature | None = None
+    max_tokens: OutputTokens | None = None
     cache_enabled: bool = True
 
     def options(self) -> dict[str, Any]:
