@@ -19,7 +19,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from access import services
+from access import scope, services
 from access.budget_admin import BudgetAdmin, BudgetEntryAdmin
 from access.forms import ApiKeyForm, PersonalTokenForm, TeamForm
 from access.member_admin import GrantAdmin, MemberAdmin
@@ -263,7 +263,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         """Whoever sets a password can be that person: so nobody touches one who may more than they do."""
         if obj is None or request.user.is_superuser:
             return True
-        return not obj.is_superuser and obj.get_all_permissions() <= request.user.get_all_permissions()
+        return not obj.is_superuser and scope.may_whatever(request.user, obj)
 
 
 @admin.register(Group)

@@ -1,5 +1,5 @@
-"""What a key may at most be: a part of what its team may. Asked when it is written; what the team loses later, its keys lose too
-(`gateway.config.loader`), and a team's limits hold beside those of its keys.
+"""What a key may at most be: a part of what its team may. Asked when it is written; and when it is used (`scopes_within`, `end_of`), at
+the gateway and on REST alike: what the team loses later, its keys lose too. A team's limits hold beside those of its keys.
 """
 
 from __future__ import annotations
@@ -31,14 +31,25 @@ def refuse_beyond(key: ApiKey, fields: Collection[str], giver: Any, now: datetim
         own, of_team = getattr(key, name), getattr(team, name)
         if name in fields and own is not None and of_team is not None and own > of_team:
             refused[name] = f"The whole team has {of_team}: write at most that."
-    if "expires_at" in fields and (latest := latest_end(team, key.created_at or now)) and (key.expires_at or latest) > latest:
+    if "expires_at" in fields and (latest := latest_end(team.max_key_days, key.created_at or now)) and (key.expires_at or latest) > latest:
         refused["expires_at"] = f"Keys of this team last {team.max_key_days} days: choose a moment up to {latest:%Y-%m-%d %H:%M} UTC."
     if refused:
         raise ValidationError(refused)
 
 
-def latest_end(team: Team, begun: datetime) -> datetime | None:
-    return begun + timedelta(days=team.max_key_days) if team.max_key_days else None
+def scopes_within(of_key: Collection[str], of_team: Collection[str] | None) -> frozenset[str]:
+    """`of_team` None = everything."""
+    return frozenset(of_key) if of_team is None else frozenset(of_key) & frozenset(of_team)
+
+
+def end_of(expires_at: datetime | None, created_at: datetime, max_key_days: int | None) -> datetime | None:
+    """When a key ends, by itself or because its team's keys do; None = never."""
+    latest = latest_end(max_key_days, created_at)
+    return latest if expires_at is None else min(expires_at, latest or expires_at)
+
+
+def latest_end(max_key_days: int | None, begun: datetime) -> datetime | None:
+    return begun + timedelta(days=max_key_days) if max_key_days else None
 
 
 def _unusable(key: ApiKey, giver: Any) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from django.contrib.auth.models import Permission
 from django.db.models import Model, Q, QuerySet
 
 from access import openness
@@ -53,14 +54,28 @@ def teams_with(user: Any, permission: str) -> list[str]:
     return [team for team, role in _roles_of(user).items() if permission in TEAM_ROLES[role][1]]
 
 
+def may_whatever(user: Any, other: Any) -> bool:
+    """Whether `user` may all that `other` may, over everything and in each team, or would, for somebody who is switched off."""
+    mine, roles = user.get_all_permissions(), _roles_of(user)
+    granted = Permission.objects.filter(Q(user=other.pk) | Q(group__user=other.pk)).order_by()
+    if not {f"{app}.{name}" for app, name in granted.values_list("content_type__app_label", "codename")} <= mine:
+        return False
+    in_team = {team: mine | TEAM_ROLES[role][1] for team, role in roles.items()}
+    return all(TEAM_ROLES[role][1] <= in_team.get(team, mine) for team, role in _stored_roles(other).items())
+
+
 def _roles_of(user: Any) -> Mapping[str, str]:
     """Team id → role; read once for each user object, as Django does with permissions: one request, one query."""
     if not user.is_active or user.pk is None:
         return {}
     if not hasattr(user, "_llmc_team_roles"):
-        rows = TeamMember.objects.filter(user=user.pk, role__in=TEAM_ROLES).order_by().values_list("team_id", "role")
-        user._llmc_team_roles = {str(team): role for team, role in rows}
+        user._llmc_team_roles = _stored_roles(user)
     return user._llmc_team_roles
+
+
+def _stored_roles(user: Any) -> dict[str, str]:
+    rows = TeamMember.objects.filter(user=user.pk, role__in=TEAM_ROLES).order_by().values_list("team_id", "role")
+    return {str(team): role for team, role in rows}
 
 
 def _of_team(column: str) -> Rule:

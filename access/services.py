@@ -3,9 +3,9 @@ returned once and stored nowhere. Where a person asks, nobody gives more than th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -37,44 +37,39 @@ class MaxSpend(NamedTuple):
     period: str = Budget.Period.TOTAL
 
 
+class KeyWishes(TypedDict, total=False):
+    """What a key may be made with, by column. `scopes` None = DEFAULT_SCOPES, `allowed_models` None = every model that is open to the
+    team, `source_networks` None = from anywhere, `expires_at` None = as long as keys of the team last."""
+
+    scopes: Sequence[str] | None
+    allowed_models: Iterable[str] | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    max_concurrency: int | None
+    source_networks: list[str] | None
+    store_bodies: bool
+    expires_at: datetime | None
+
+
 def create_api_key(
     *,
     name: str,
     team: Team,
-    scopes: Sequence[str] | None = None,
-    allowed_models: Iterable[str] | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    max_concurrency: int | None = None,
-    source_networks: list[str] | None = None,
-    store_bodies: bool = False,
-    expires_at: datetime | None = None,
-    max_spend: MaxSpend | None = None,
     created_by: Any = None,
+    max_spend: MaxSpend | None = None,
     token: Secret | None = None,
+    **wishes: Unpack[KeyWishes],
 ) -> tuple[ApiKey, str]:
-    """The row and the key itself. `allowed_models` None = every model that is open to the team, `source_networks` None = from
-    anywhere. `created_by` gives it, and may not give more than the team has. `token`: the key is this one, which the operator
-    chose. Raises ValidationError by field."""
+    """The row and the key itself. `created_by` gives it, and may not give more than the team has. `token`: the key is this one, which
+    the operator chose. Raises ValidationError by field."""
     bounds.refuse_stranger(created_by, "access.add_apikey", team)
-    _refuse_past(expires_at)
-    now = timezone.now()
+    _refuse_past(wishes.get("expires_at"))
+    now, scopes = timezone.now(), wishes.get("scopes")
     plaintext = token.reveal() if token else keys.make(keys.API_KEY_PREFIX)
-    row = ApiKey(
-        name=name,
-        team=team,
-        scopes=checked_scopes(DEFAULT_SCOPES if scopes is None else scopes),
-        allowed_models=checked_models(allowed_models),
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        max_concurrency=max_concurrency,
-        source_networks=bounds.checked_networks(source_networks),
-        store_bodies=store_bodies,
-        expires_at=expires_at if expires_at is not None else bounds.latest_end(team, now),
-        created_by=created_by,
-        prefix=keys.shown(plaintext, "" if token else keys.API_KEY_PREFIX),
-        digest=digest_of(plaintext),
-    )
+    row = ApiKey(name=name, team=team, created_by=created_by, digest=digest_of(plaintext))
+    row.prefix = keys.shown(plaintext, "" if token else keys.API_KEY_PREFIX)
+    _set(row, _checked({**wishes, "scopes": DEFAULT_SCOPES if scopes is None else scopes}))
+    row.expires_at = row.expires_at or bounds.latest_end(team.max_key_days, now)
     bounds.refuse_beyond(row, _CHANGEABLE, created_by, now)
     with transaction.atomic():
         row.full_clean()
@@ -105,21 +100,15 @@ def update_api_key(key: ApiKey, changes: Mapping[str, Any], by: Any = None) -> A
         raise ValidationError({"team": "A key stays with its team: make a new key."})
     if unknown := sorted(set(values) - set(_CHANGEABLE)):
         raise ValidationError(dict.fromkeys(unknown, "This field is not known or cannot be set."))
-    if "scopes" in values:
-        values["scopes"] = checked_scopes(values["scopes"])
-    if "allowed_models" in values:
-        values["allowed_models"] = checked_models(values["allowed_models"])
-    if "source_networks" in values:
-        values["source_networks"] = bounds.checked_networks(values["source_networks"])
+    values = _checked(values)
     if values.get("expires_at") != key.expires_at:
         _refuse_past(values.get("expires_at"))
     if "expires_at" in values and values["expires_at"] is None:
-        values["expires_at"] = bounds.latest_end(key.team, key.created_at)
+        values["expires_at"] = bounds.latest_end(key.team.max_key_days, key.created_at)
     # What stays as it is may be beyond what its team has become: it is held within that when the key is used.
     changed = [column for column, value in values.items() if value != getattr(key, column)]
     with transaction.atomic():
-        for column, value in values.items():
-            setattr(key, column, value)
+        _set(key, values)
         bounds.refuse_beyond(key, changed, by, timezone.now())
         key.full_clean()
         if values:
@@ -180,6 +169,21 @@ def revoke_personal_token(token: PersonalToken) -> None:
 def digest_of(plaintext: str) -> bytes:
     """What is stored of a credential, and looked up whole."""
     return keys.digest(settings.API_KEY_PEPPER, plaintext.encode())
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As they are kept. Raises ValidationError by field."""
+    checks: Mapping[str, Callable[[Any], Any]] = {
+        "scopes": checked_scopes,
+        "allowed_models": checked_models,
+        "source_networks": bounds.checked_networks,
+    }
+    return {name: checks[name](value) if name in checks else value for name, value in values.items()}
+
+
+def _set(key: ApiKey, values: Mapping[str, Any]) -> None:
+    for column, value in values.items():
+        setattr(key, column, value)
 
 
 def checked_scopes(scopes: Any) -> list[str]:

@@ -108,6 +108,7 @@ class Flights:
         size = len(message.get("body", b"")) + _MESSAGE_BYTES
         if flight.overflowed or not self._make_room(size):
             flight.overflowed = True
+            flight.messages.clear()  # nobody is given the rest, and what was kept so far would be held until the answer's end
             self._forget(flight)
         else:
             flight.messages.append(message)

@@ -16,7 +16,7 @@ from core.errors import CallerLimited, GatewayError, ProviderLimited
 from gateway.adaptive import Adaptive
 from gateway.rates import Bucket, Rate, Window, ceil_ms, shared_out
 
-_MINUTE_S = 60.0
+MINUTE_S = 60.0
 # Nobody knows when a request in flight will end.
 _CONCURRENCY_WAIT_S = 1.0
 _SOON_S = 0.1
@@ -114,11 +114,11 @@ class Gate:
             return None
         if bucket is None:
             return self._bucket(number, limit, now)
-        bucket.fit(limit, limit / _MINUTE_S, now)
+        bucket.fit(limit, limit / MINUTE_S, now)
         return bucket
 
     def _bucket(self, number: int, limit: int, now: float) -> Bucket:
-        return Bucket(limit, limit / _MINUTE_S)
+        return Bucket(limit, limit / MINUTE_S)
 
 
 class Gates:

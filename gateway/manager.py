@@ -72,7 +72,10 @@ class Manager:
 
     def apply(self, snapshot: Snapshot) -> None:
         """Unchanged providers keep their connections, breakers and rates; callers keep what they have used."""
+        names = {runtime.spec.name for runtime in self._runtimes.values()}
         self._runtimes = dict(self._runtimes_for(providers_of(snapshot)))
+        for gone in names - {runtime.spec.name for runtime in self._runtimes.values()}:
+            metrics.BREAKER_STATE.labels(gone).set(0)  # nobody would close it any more; processes that share metrics cannot remove it
         self._apply_limits(snapshot)
         self._vitals = {id_: self._vitals.get(id_) or Vitals() for id_ in measured(snapshot)}
         targets = {

@@ -3,11 +3,11 @@
 A door has found the caller and made a `ChatRequest`; then, in this order:
 
   1. the view (one configuration) was taken once, by the door;
-  2. `start`: scope, caller's limits, targets in order of preference (a name that stands for a choice: `choice.chosen`); where their
-     rows allow it, an answer that is there already;
-  3. `_attempt`: journal `open`, then slot → rate → key and breaker → adapter → vendor;
-     for a stream up to the first content, otherwise the whole answer;
-  4. a failure before the first content goes to `retry.decide`: another target, the same one, or the caller;
+  2. `start`: scope, targets in order of preference (a name that stands for a choice: `choice.chosen`), caller's limits (`_enter`);
+     where their rows allow it, an answer that is there already;
+  3. `_try`, with one target: what fits its window; `_begun`: our limits on it, budgets, slot → rate → key and breaker, journal `open`;
+     then adapter → vendor: for a stream up to the first content, otherwise the whole answer;
+  4. a failure before the first content goes to `retry.decide` (`_after_failure`): another target, the same one, or the caller;
   5. the door sends `answer`, or `next_piece` after `next_piece`;
   6. `end`: usage → price → journal `settle`, before the last byte leaves; limits and breaker get their due.
      It never awaits, so it works while the request is being cancelled, and it runs exactly once.
@@ -28,14 +28,7 @@ from core.chat import Answer, ChatRequest
 from core.choice import Decision, stored
 from core.clock import Clock
 from core.config import CallerSpec
-from core.errors import (
-    AccountingUnavailable,
-    CallerLimited,
-    ClientGone,
-    GatewayError,
-    ProviderLimited,
-    ServerBusy,
-)
+from core.errors import AccountingUnavailable, ClientGone, GatewayError, ServerBusy
 from core.money import plain
 from gateway import choice, retry, settlement, spending
 from gateway.admission import require_scope
@@ -48,13 +41,15 @@ from gateway.kept_headers import Heard
 from gateway.labels import labels_of
 from gateway.manager import Manager
 from gateway.progress import ProgressNotes
+from gateway.request_metrics import count_answer, count_attempt, count_error, count_failure
 from gateway.router import AUTO, Target, View, targets_for
-from gateway.settlement import Attempt, Charge
+from gateway.settlement import Asked, Attempt, Charge
 from gateway.sharing.passage import Passage
 from gateway.tracing import Trace, Tracer, begun
 from gateway.upstream import Upstream
 from monitoring import metrics
 from monitoring.journal import AttemptSettled, Record, Sink
+from providers.adapters.base import StreamReader
 
 _log = logging.getLogger(__name__)
 _MAX_NAMES = 1000
@@ -120,35 +115,9 @@ class Generation:
     """One request. `start`, then `answer` or `next_piece` until b"", then `end`, whatever happened."""
 
     __slots__ = (
-        "_attempt",
-        "_attempts",
-        "_began_s",
-        "_caller",
-        "_charge",
-        "_client_headers",
-        "_client_timeout_s",
-        "_course",
-        "_decision",
-        "_ended",
-        "_entered_tokens",
-        "_gate",
-        "_given",
-        "_held",
-        "_labels",
-        "_late_error",
-        "_left_out",
-        "_passage",
-        "_passage_there",
-        "_pipeline",
-        "_request",
-        "_started_at",
-        "_target",
-        "_trace",
-        "_unwritten",
-        "_use",
-        "_view",
-        "heard",
-        "request_id",
+        *("_asked", "_attempt", "_attempts", "_began_s", "_caller", "_charge", "_client_headers", "_client_timeout_s", "_course"),
+        *("_decision", "_ended", "_entered_tokens", "_gate", "_given", "_held", "_late_error", "_left_out", "_passage", "_passage_there"),
+        *("_pipeline", "_request", "_target", "_trace", "_unwritten", "_use", "_view", "heard", "request_id"),
     )
 
     def __init__(
@@ -187,11 +156,10 @@ class Generation:
         self._ended = False
         # For whoever wants to know with which headers vendors answered.
         self.heard: list[Heard] | None = None
-        self._labels = labels_of(request)
         tracer = pipeline.tracer
         self._trace: Trace | None = begun(client_headers, tracer.ratio) if tracer is not None else None
         self._began_s = pipeline.clock.monotonic()
-        self._started_at = pipeline.clock.wall()
+        self._asked = Asked(request_id, pipeline.clock.wall(), caller, request, view.snapshot.version, labels_of(request))
         self.request_id = request_id
 
     @property
@@ -229,18 +197,7 @@ class Generation:
             targets = self._choose()
         else:
             targets = targets_for(self._view, self._caller, self._request)
-        tokens = self._request.estimated_input_tokens
-        self._passage = passage = self._pipeline.manager.passage(self._caller, tokens)
-        self._pipeline.enter()
-        try:
-            if passage is None:
-                self._gate.enter(tokens, self._pipeline.clock.monotonic())
-            else:
-                await passage.enter()
-        except BaseException:
-            self._pipeline.leave()
-            raise
-        self._entered_tokens = tokens
+        await self._enter()
         target = targets[0]
         if target.cache_ttl_s and self._pipeline.cache is not None and await self._given_again(self._pipeline.cache, targets):
             return None
@@ -277,32 +234,8 @@ class Generation:
         if self._use is not None:
             self._use.end(self._attempt, self._charge, self.dropped, error)
         now = self._pipeline.clock.monotonic()
-        if self._entered_tokens is not None:
-            if self._passage is None:
-                self._gate.leave(self._entered_tokens, self._charge.tokens, now)
-            else:
-                self._passage.leave(self._charge.tokens)
-            self._pipeline.leave()
-        first_token_s = self._attempt.first_token_s if self._attempt else None
-        ended = settlement.ended(
-            request_id=self.request_id,
-            started_at=self._started_at,
-            duration_s=now - self._began_s,
-            caller=self._caller,
-            request=self._request,
-            target=self._target,
-            attempts=self._attempts,
-            charged=self._charge,
-            error=error,
-            first_token_s=None if first_token_s is None else first_token_s - self._began_s,
-            version=self._view.snapshot.version,
-            dropped=self.dropped,
-            labels=self._labels,
-            use=self._use,
-            decision=stored(self._decision) if self._decision is not None else "",
-            trace_id=f"{self._trace.trace_id:032x}" if self._trace is not None else "",
-            replayed=replayed,
-        )
+        self._leave(now)
+        ended = settlement.ended(self._asked, self._charge, self._end_of(error, now, replayed))
         self._write([*records, ended])
         self._count(error, now)
         if self._trace is not None and self._trace.sampled and self._pipeline.tracer is not None:
@@ -325,7 +258,7 @@ class Generation:
         attempt.noted_bytes = attempt.upstream.reader.output_bytes
         charged = settlement.charge(attempt, self._request, None, self._caller, self._view.snapshot)
         charges = spending.used(attempt.reservation, charged, self._caller, given_up=False) if attempt.reservation else ()
-        return settlement.settled(attempt, self.request_id, charged, None, now, charges)
+        return settlement.settled(attempt, charged, None, now, charges)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The `x-llm-*` and `x-ratelimit-*` headers, as far as they are known now."""
@@ -365,13 +298,47 @@ class Generation:
         targets, self._decision = choice.chosen(self._view, self._caller, self._request, pipeline.clock, pipeline.rng.random)
         return targets
 
+    async def _enter(self) -> None:
+        """Past the caller's limits, and into those that this process can answer. Raises CallerLimited, ServerBusy."""
+        pipeline, tokens = self._pipeline, self._request.estimated_input_tokens
+        self._passage = passage = pipeline.manager.passage(self._caller, tokens)
+        pipeline.enter()
+        try:
+            if passage is None:
+                self._gate.enter(tokens, pipeline.clock.monotonic())
+            else:
+                await passage.enter()
+        except BaseException:
+            pipeline.leave()
+            raise
+        self._entered_tokens = tokens
+
+    def _leave(self, now: float) -> None:
+        if self._entered_tokens is None:
+            return
+        if self._passage is None:
+            self._gate.leave(self._entered_tokens, self._charge.tokens, now)
+        else:
+            self._passage.leave(self._charge.tokens)
+        self._pipeline.leave()
+
     async def _try(self, target: Target) -> None:
-        pipeline, request = self._pipeline, self._request
-        self._target, self._left_out = target, ""
+        """Step 3, with one target."""
+        request, self._target, self._left_out = self._request, target, ""
         if target.window and request.body_bytes > target.window:
             request, self._left_out = await fitted(request, target.model, target.window)
         request.served_by = target.provider.name
-        tokens, resort_s = self._request.estimated_input_tokens, self._course.resort_s if self._course else None
+        attempt = await self._begun(target)
+        upstream, left_s = attempt.upstream, self._time_left_s() if self._attempts > 1 else None
+        await upstream.send(request, target.model, left_s, self._trace.next_attempt() if self._trace else None)
+        if upstream.reader is None:
+            attempt.answer = await upstream.whole()
+        else:
+            await self._to_first_content(attempt, upstream.reader)
+
+    async def _begun(self, target: Target) -> Attempt:
+        """Past our limits on the model and its provider, and the budgets, to a call that may be made. Where it fails, as if never tried."""
+        pipeline, tokens = self._pipeline, self._request.estimated_input_tokens
         gate, passage = target.gate, pipeline.manager.passage_to(target, tokens)
         self._passage_there = passage
         if gate is not None and passage is None:
@@ -380,11 +347,12 @@ class Generation:
         try:
             if pipeline.budgets is not None and pipeline.budgets.any:
                 reservation = await self._reserved(target, pipeline.budgets)
+            resort_s = self._course.resort_s if self._course else None
             if passage is None:
                 upstream = await target.runtime.acquire(target.model, self._time_left_s, resort_s)
             else:
                 upstream = await target.runtime.acquire_with(passage, target.model, self._time_left_s, resort_s)
-            attempt = self._open(target, upstream, reservation)
+            return self._open(target, upstream, reservation)
         except BaseException:
             if reservation is not None:
                 reservation.settle()
@@ -393,22 +361,21 @@ class Generation:
             elif gate is not None:
                 gate.undo(tokens)
             raise
-        left_s = self._time_left_s() if self._attempts > 1 else None
-        await upstream.send(request, target.model, left_s, self._trace.next_attempt() if self._trace else None)
-        if upstream.reader is None:
-            attempt.answer = await upstream.whole()
-            return
+
+    async def _to_first_content(self, attempt: Attempt, reader: StreamReader) -> None:
+        """From then on a failure is the stream's: no other target is tried."""
+        upstream = attempt.upstream
         if self._use is not None:
-            upstream.reader = self._use.recording(upstream.reader)
-        while not upstream.reader.content_started:
+            reader = upstream.reader = self._use.recording(reader)
+        while not reader.content_started:
             piece = await upstream.next_piece()
             if not piece:
                 break
             self._held.append(piece)
-        attempt.first_token_s = pipeline.clock.monotonic()
+        attempt.first_token_s = self._pipeline.clock.monotonic()
         upstream.content_began()
-        if pipeline.progress is not None:
-            pipeline.progress.add(self)
+        if self._pipeline.progress is not None:
+            self._pipeline.progress.add(self)
 
     async def _reserved(self, target: Target, budgets: Budgets) -> Reservation | None:
         """The most that this attempt can use, of every budget in which it counts; None = of none.
@@ -428,7 +395,7 @@ class Generation:
         """Raises AccountingUnavailable where accounts are strict; otherwise what could not be written waits for the settlement."""
         number = self._attempts + 1
         attempt = Attempt(
-            id=f"{self.request_id}-{number}",
+            request_id=self.request_id,
             number=number,
             target=target,
             started_at=self._pipeline.clock.wall(),
@@ -436,7 +403,7 @@ class Generation:
             upstream=upstream,
             reservation=reservation,
         )
-        opened = settlement.opened(attempt, self.request_id, self._caller, self._request, self._view.snapshot.version, self._labels)
+        opened = settlement.opened(attempt, self._asked)
         try:
             self._pipeline.sink.write(opened)
         except BaseException as exc:
@@ -474,8 +441,23 @@ class Generation:
 
     def _settle(self, attempt: Attempt, error: GatewayError | None, *, given_up: bool = False) -> AttemptSettled:
         """`given_up`: another attempt follows."""
-        now = self._pipeline.clock.monotonic()
-        self._charge = settlement.charge(attempt, self._request, error, self._caller, self._view.snapshot)
+        now, charged = self._pipeline.clock.monotonic(), settlement.charge(attempt, self._request, error, self._caller, self._view.snapshot)
+        self._charge = charged
+        self._close(attempt, error, now)
+        count_attempt(attempt, charged, error, now)
+        charges: tuple[int, ...] = ()
+        if attempt.reservation is not None:
+            charges = spending.used(attempt.reservation, charged, self._caller, given_up=given_up)
+            attempt.reservation.settle(charges)
+        settled = settlement.settled(attempt, charged, error, now, charges)
+        if self.heard is not None:
+            self.heard.append(attempt.upstream.heard(attempt.number))
+        if self._trace is not None:
+            self._trace.attempted(attempt.target, attempt.started_at, settled)
+        return settled
+
+    def _close(self, attempt: Attempt, error: GatewayError | None, now: float) -> None:
+        """Limits, breaker and whoever measures the model get their due."""
         gone = isinstance(error, ClientGone)
         attempt.upstream.close(None if gone else error, says_nothing=gone)
         if attempt.first_token_s is not None and self._pipeline.progress is not None:
@@ -486,25 +468,25 @@ class Generation:
             attempt.target.gate.leave(self._request.estimated_input_tokens, self._charge.tokens, now)
         if (vitals := attempt.target.vitals) is not None:
             vitals.ended(now, attempt.began_s, attempt.first_token_s, self._charge.usage if error is None else None)
-        counted = attempt.target.metrics
-        if not gone:
-            counted.attempt(now - attempt.began_s, error.code if error else None)
         if error is not None and not gone:
             self._pipeline.manager.publish_breakers()
             if error.detail:
                 _log.warning("%s provider %s: %s (%s)", attempt.id, attempt.target.provider.name, error.message, error.detail)
-        if self._charge.usage is not None:
-            counted.charged(self._charge.usage, self._charge.cost_micros, self._charge.currency)
-        charges: tuple[int, ...] = ()
-        if attempt.reservation is not None:
-            charges = spending.used(attempt.reservation, self._charge, self._caller, given_up=given_up)
-            attempt.reservation.settle(charges)
-        settled = settlement.settled(attempt, self.request_id, self._charge, error, now, charges)
-        if self.heard is not None:
-            self.heard.append(attempt.upstream.heard(attempt.number))
-        if self._trace is not None:
-            self._trace.attempted(attempt.target, attempt.started_at, settled)
-        return settled
+
+    def _end_of(self, error: GatewayError | None, now: float, replayed: bool) -> settlement.End:
+        first_token_s = self._attempt.first_token_s if self._attempt else None
+        return settlement.End(
+            duration_s=now - self._began_s,
+            target=self._target,
+            attempts=self._attempts,
+            error=error,
+            first_token_s=None if first_token_s is None else first_token_s - self._began_s,
+            dropped=self.dropped,
+            use=self._use,
+            decision=stored(self._decision) if self._decision is not None else "",
+            trace_id=f"{self._trace.trace_id:032x}" if self._trace is not None else "",
+            replayed=replayed,
+        )
 
     def _write(self, records: list[Record]) -> None:
         if self._unwritten:
@@ -520,23 +502,16 @@ class Generation:
 
     def _count(self, error: GatewayError | None, now: float) -> None:
         if error is not None:
-            metrics.ERRORS.labels(error.code).inc()
-            if isinstance(error, CallerLimited | ProviderLimited):
-                metrics.RATE_LIMIT_HITS.labels("caller" if isinstance(error, CallerLimited) else "provider").inc()
+            count_error(error)
         if self._target is None:
             return
-        counted, attempt, seconds = self._target.metrics, self._attempt, now - self._began_s
+        counted = self._target.metrics
         if error is not None:
-            counted.failed(seconds, "client_closed" if isinstance(error, ClientGone) else "error")
+            count_failure(counted, error, now - self._began_s)
             return
         if self._use is not None:
             self._use.count(counted)
-        if attempt is None:
-            counted.given_again(seconds)
-        elif attempt.first_token_s is None:
-            counted.answered(seconds, max(0.0, seconds - attempt.upstream.vendor_s))
-        else:
-            counted.streamed(seconds, attempt.first_token_s - self._began_s)
+        count_answer(counted, self._attempt, self._began_s, now)
 
 
 def _names_header(names: tuple[str, ...]) -> bytes:

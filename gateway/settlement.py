@@ -43,10 +43,21 @@ class CacheUse(Protocol):
     def saved_micros(self) -> int | None: ...
 
 
+class Asked(msgspec.Struct, frozen=True, eq=False):
+    """What all records of one request say of it. `started_at` in wall seconds; `version`: of the configuration that it has taken."""
+
+    request_id: str
+    started_at: float
+    caller: CallerSpec
+    request: ChatRequest
+    version: int
+    labels: tuple[str, str, str] = _NO_LABELS
+
+
 class Attempt(msgspec.Struct):
     """One try at one target, while it lasts. `noted_bytes`: received when its progress was last noted."""
 
-    id: str
+    request_id: str
     number: int
     target: Target
     started_at: float
@@ -58,10 +69,30 @@ class Attempt(msgspec.Struct):
     noted_bytes: int = 0
 
     @property
+    def id(self) -> str:
+        return f"{self.request_id}-{self.number}"
+
+    @property
     def finish_reason(self) -> str:
         if self.answer is not None:
             return self.answer.finish_reason
         return self.upstream.reader.finish_reason if self.upstream.reader else ""
+
+
+class End(msgspec.Struct, eq=False):
+    """How a request ended. `target`, `attempts`: the last one asked, and how many calls there were; `first_token_s` after its
+    beginning, None = it was no stream. `decision` and `trace_id`: as `RequestEnded` has them."""
+
+    duration_s: float
+    target: Target | None
+    attempts: int
+    error: GatewayError | None
+    first_token_s: float | None = None
+    dropped: tuple[str, ...] = ()
+    use: CacheUse | None = None
+    decision: str = ""
+    trace_id: str = ""
+    replayed: bool = False
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -150,14 +181,13 @@ def _can_be(usage: Usage, attempt: Attempt, request: ChatRequest, received: int)
 # Records are built by position, in the order of their fields: by name it takes 2 µs more for each request.
 
 
-def opened(
-    attempt: Attempt, request_id: str, caller: CallerSpec, request: ChatRequest, version: int, labels: tuple[str, str, str] = _NO_LABELS
-) -> AttemptOpened:
+def opened(attempt: Attempt, asked: Asked) -> AttemptOpened:
+    caller, request = asked.caller, asked.request
     model, provider = attempt.target.model, attempt.target.provider
     return AttemptOpened(
         request.estimated_input_tokens,
         attempt.started_at,
-        request_id,
+        asked.request_id,
         attempt.number,
         caller.team_id,
         caller.team_name,
@@ -168,19 +198,18 @@ def opened(
         model.alias,
         model.model_id,
         request.stream,
-        version,
+        asked.version,
         attempt.reservation.holds() if attempt.reservation else (),
-        *labels,
+        *asked.labels,
     )
 
 
-def settled(
-    attempt: Attempt, request_id: str, charged: Charge, error: GatewayError | None, now: float, charges: tuple[int, ...] = ()
-) -> AttemptSettled:
+def settled(attempt: Attempt, charged: Charge, error: GatewayError | None, now: float, charges: tuple[int, ...] = ()) -> AttemptSettled:
+    """`now` in monotonic seconds; `charges`: of each part of its reservation."""
     first_token_s = attempt.first_token_s
     usage = charged.usage or _NO_USAGE
     return AttemptSettled(
-        request_id,
+        attempt.request_id,
         attempt.number,
         "ok" if error is None else "client_closed" if isinstance(error, ClientGone) else "error",
         attempt.upstream.key.id,
@@ -212,29 +241,11 @@ def settled(
     )
 
 
-def ended(
-    *,
-    request_id: str,
-    started_at: float,
-    duration_s: float,
-    caller: CallerSpec,
-    request: ChatRequest,
-    target: Target | None,
-    attempts: int,
-    charged: Charge,
-    error: GatewayError | None,
-    first_token_s: float | None,
-    version: int,
-    dropped: tuple[str, ...],
-    labels: tuple[str, str, str] = _NO_LABELS,
-    use: CacheUse | None = None,
-    decision: str = "",
-    trace_id: str = "",
-    replayed: bool = False,
-) -> RequestEnded:
+def ended(asked: Asked, charged: Charge, end: End) -> RequestEnded:
+    caller, request, error, target = asked.caller, asked.request, end.error, end.target
     return RequestEnded(
-        started_at,
-        request_id,
+        asked.started_at,
+        asked.request_id,
         caller.team_id,
         caller.team_name,
         caller.key_id,
@@ -247,21 +258,21 @@ def ended(
         error.http_status if error else 200,
         _text(error.code, _MAX_CODE) if error else "",
         _text(error.message, _MAX_MESSAGE) if error else "",
-        attempts,
+        end.attempts,
         charged.tokens,
         charged.cost_micros,
         charged.currency,
-        _ms(duration_s),
-        None if first_token_s is None else _ms(first_token_s),
-        version,
-        _text(", ".join(dropped), _MAX_MESSAGE),
-        *labels,
+        _ms(end.duration_s),
+        None if end.first_token_s is None else _ms(end.first_token_s),
+        asked.version,
+        _text(", ".join(end.dropped), _MAX_MESSAGE),
+        *asked.labels,
         *((request.prompt.name, request.prompt.version) if request.prompt is not None else _NO_PROMPT),
-        "" if use is None else use.recorded,
-        None if use is None else use.saved_micros,
-        decision,
-        trace_id,
-        replayed,
+        "" if end.use is None else end.use.recorded,
+        None if end.use is None else end.use.saved_micros,
+        end.decision,
+        end.trace_id,
+        end.replayed,
     )
 
 

@@ -81,8 +81,7 @@ class Upstream:
         except msgspec.DecodeError as exc:
             raise unreadable(exc) from None
         self._request, self.dropped = request, call.dropped
-        standing = runtime.standing
-        sent_at = standing.called_at = runtime.clock.monotonic()
+        sent_at = runtime.standing.called_at = runtime.clock.monotonic()
         transport = runtime.transport if left_s is None or left_s <= 0 else _Hurried(runtime.transport, left_s)
         if headers:
             transport = _Labelled(transport, headers)
@@ -90,12 +89,18 @@ class Upstream:
         if response.status != 200:
             body = await _error_body(response)
             raise _said_of_retries(adapter.read_error(response.status, response.headers, body), response)
+        self._accepted(request, response, sent_at)
+
+    def _accepted(self, request: ChatRequest, response: Response, sent_at: float) -> None:
+        """The vendor has taken the call, which says something of the key, the pace and the provider."""
+        runtime = self._runtime
+        standing = runtime.standing
         if self.key.rests and self.key.works(self._model_id, runtime.clock.monotonic()):
             self._tell(Works(runtime.spec.id, self.key.id, self._model_id))
         if self._observed is not None:
             runtime.learn_from(self._observed, (self.key.id, self._model_id), response)
         if request.stream:
-            self.reader = adapter.stream_reader(request)
+            self.reader = self._adapter.stream_reader(request)
         answered_at = standing.answered_at = runtime.clock.monotonic()
         if standing.doubt:
             runtime.believe()

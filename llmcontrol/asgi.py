@@ -84,32 +84,14 @@ class DataPlane:
         self._gateway = gateway
         self._journal = Journal(settings.JOURNAL_DIR, settings.JOURNAL_SEGMENT_BYTES, clock)
         self._transport = GuardedTransport(Guard(settings.OUTBOUND_ALLOW), min_progress_bytes=settings.MIN_PROGRESS_BYTES)
-        self._together = Together(
-            settings.REDIS_ADDRESS,
-            settings.API_KEY_PEPPER,
-            settings.IDEMPOTENCY_BYTES,
-            lambda machines: manager.share_among(machines),
-            max_cache_bytes=settings.CACHE_BYTES,
-        )
+        self._together = _together(lambda machines: manager.share_among(machines))
         self.peers = self._together.peers
-        manager = Manager(
-            self._transport,
-            clock,
-            settings.QUEUE_TIMEOUT_S,
-            settings.MAX_CONTEXT_TOKENS,
-            limits=joined(),
-            cluster=self._together.cluster,
-            peers=self.peers,
-        )
-        if not isinstance(self.peers, Alone):
-            # Peers keep a value of up to a sixteenth of what they keep in all.
-            longest = settings.IDEMPOTENCY_BYTES // 32
-            gateway.idempotency.answers = Answers(self.peers, clock, ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=longest)
+        manager = self._manager = _manager(self._transport, clock, self._together)
+        gateway.idempotency.answers = _answers(self.peers, clock)
         self._cache = _cache(self.peers, clock)
         self._progress = ProgressFiles(settings.JOURNAL_DIR, self._journal.token)
         self._bank = DatabaseBank(self._journal.token, settings.BUDGET_LEASE_S)
         self._budgets = Budgets(self._bank, clock, lease_s=settings.BUDGET_LEASE_S, timeout_s=settings.BUDGET_TIMEOUT_S)
-        self._manager = manager
         self._lister = Lister(manager.runtimes, self.peers, clock, settings.LIST_INTERVAL_S, settings.LIST_TIMEOUT_S)
         self._tracer = tracing.tracer()
         self._pipeline = self._pipeline_of(manager, clock)
@@ -125,6 +107,7 @@ class DataPlane:
         self.feed = EventFeed(settings.EVENTS_POLL_S)
         self._tasks: list[asyncio.Task[None]] = []
         self._resting: asyncio.Task[None] | None = None
+        self._stopping = False
         # Set once bringing up has worked or failed for the first time.
         self.tried = asyncio.Event()
 
@@ -164,6 +147,7 @@ class DataPlane:
         webhooks_due.disconnect(self._wake_deliverer)
         await self._deliverer.stop()
         await self.feed.stop()
+        self._stopping = True
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
         await self._lister.stop()
@@ -191,7 +175,7 @@ class DataPlane:
         if 0 < settings.MAX_CONFIG_AGE_S < age_s:
             self._gateway.pipeline = None
             self._gateway.not_ready_because = f"the database has not been readable for {age_s:.0f} s, longer than LLM_MAX_CONFIG_AGE_S"
-        elif self._gateway.pipeline is None:
+        elif self._gateway.pipeline is None and not self._stopping:
             self._gateway.pipeline = self._pipeline
 
     async def _bring_up(self) -> None:
@@ -240,6 +224,35 @@ class DataPlane:
 
     def _wake_deliverer(self, **signal: Any) -> None:
         self._loop.call_soon_threadsafe(self._deliverer.wake)
+
+
+def _together(on_machines: Callable[[int], None]) -> Together:
+    return Together(
+        settings.REDIS_ADDRESS,
+        settings.API_KEY_PEPPER,
+        settings.IDEMPOTENCY_BYTES,
+        on_machines,
+        max_cache_bytes=settings.CACHE_BYTES,
+    )
+
+
+def _manager(transport: GuardedTransport, clock: SystemClock, together: Together) -> Manager:
+    return Manager(
+        transport,
+        clock,
+        settings.QUEUE_TIMEOUT_S,
+        settings.MAX_CONTEXT_TOKENS,
+        limits=joined(),
+        cluster=together.cluster,
+        peers=together.peers,
+    )
+
+
+def _answers(peers: Peers, clock: SystemClock) -> Answers | None:
+    """None: nobody else serves. Peers keep a value of up to a sixteenth of what they keep in all."""
+    if isinstance(peers, Alone):
+        return None
+    return Answers(peers, clock, ttl_s=settings.IDEMPOTENCY_TTL_S, max_bytes=settings.IDEMPOTENCY_BYTES // 32)
 
 
 def _cache(peers: Peers, clock: SystemClock) -> Cache:

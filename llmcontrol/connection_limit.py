@@ -6,14 +6,14 @@ Addresses behind which many clients stand, such as a reverse proxy's, are not li
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Sequence
 
+from core.addresses import Network, is_within, party, read_address
+
 _log = logging.getLogger(__name__)
 _WARN_EVERY_S = 10.0
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConnectionLimit:
@@ -33,7 +33,7 @@ class ConnectionLimit:
 
     def enter(self, address: str) -> bool:
         """False where there is no room. Otherwise `leave` must follow, with the same address."""
-        who = _party(address)
+        who = party(address)
         count = self._counts.get(who, 0)
         if self._in_all and self._count >= self._in_all:
             self._warn(f"this worker holds {self._count} connections, its limit (LLM_MAX_CONNECTIONS)")
@@ -46,7 +46,7 @@ class ConnectionLimit:
         return True
 
     def leave(self, address: str) -> None:
-        who = _party(address)
+        who = party(address)
         self._count -= 1
         self._counts[who] -= 1
         if not self._counts[who]:
@@ -54,22 +54,11 @@ class ConnectionLimit:
 
     def _is_exempt(self, address: str) -> bool:
         """Asked only of addresses that are at their limit."""
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:  # a UNIX socket has none
-            return True
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-        return ip.is_loopback or any(ip in network for network in self._exempt)
+        ip = read_address(address)
+        return ip is None or ip.is_loopback or is_within(address, self._exempt)  # a UNIX socket has no address
 
     def _warn(self, why: str) -> None:
         self._refused += 1
         if self._now() - self._warned_s >= _WARN_EVERY_S:
             _log.warning("%d connections refused: %s", self._refused, why)
             self._warned_s, self._refused = self._now(), 0
-
-
-def _party(address: str) -> str:
-    """Whom to count: an IPv4 address, or the /64 that is one IPv6 customer's."""
-    if ":" not in address or "." in address:
-        return address
-    return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))

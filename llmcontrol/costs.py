@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
-from access.budgets import standing_of
+from access.budgets import standings_of
 from access.models import Budget
 from core.money import MICROS
 from monitoring.models import Rollup
@@ -27,7 +27,7 @@ _DEFAULT_SPAN_DAYS = 30
 _PACE_DAYS = 7
 _MODELS_SHOWN = 6
 _TEAMS_SHOWN = 10
-_BUDGETS_SHOWN = 12
+_BUDGETS_SHOWN, _BUDGETS_LOOKED_AT = 12, 2_000
 _OTHERS = gettext_noop("all others")
 _COLORS = ("#8b5cf6", "#0ea5e9", "#10b981", "#f59e0b", "#ef4444", "#ec4899", "#94a3b8")
 _TICKS = {"color": "#9ca3af", "maxRotation": 0, "autoSkipPadding": 16}
@@ -200,10 +200,10 @@ def _models(grouped: Grouped, currency: str) -> list[dict[str, Any]]:
 
 
 def budgets_now() -> list[dict[str, Any]]:
-    """The budgets that are nearest to their limits."""
+    """Of the newest few thousand budgets those that are nearest to their limits."""
     rows: list[dict[str, Any]] = []
-    for budget in Budget.objects.select_related("team", "key", "provider")[: 5 * _BUDGETS_SHOWN]:
-        standing = standing_of(budget)
+    budgets = list(Budget.objects.select_related("team", "key", "provider")[:_BUDGETS_LOOKED_AT])
+    for budget, standing in zip(budgets, standings_of(budgets), strict=True):
         share = (standing.used + standing.reserved) / budget.limit if budget.limit else 1.0
         used, reserved = (
             min(100, round(100 * part / budget.limit)) if budget.limit else 100 for part in (standing.used, standing.reserved)

@@ -3,7 +3,6 @@ suit ASGI."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import uuid
@@ -18,6 +17,7 @@ from django.utils.decorators import sync_and_async_middleware
 from django_prometheus.middleware import PrometheusAfterMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from core.addresses import client_address
 from monitoring import audit_context, audit_people
 from monitoring.audit_context import Actor
 from monitoring.models import AuditEvent
@@ -119,19 +119,8 @@ def request_actor(request: HttpRequest) -> Callable[[], Actor]:
 
 def address_of(request: HttpRequest) -> str:
     """The client's; where the other end is a trusted proxy, what that says of it."""
-    address = str(request.META.get("REMOTE_ADDR") or "")
-    forwarded = request.headers.get("x-forwarded-for", "").split(",")
-    while forwarded and _is_proxy(address) and (said := forwarded.pop().strip()):
-        address = said
-    return address
-
-
-def _is_proxy(address: str) -> bool:
-    try:
-        known = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(known in network for network in settings.TRUSTED_PROXIES)
+    peer, forwarded = str(request.META.get("REMOTE_ADDR") or ""), request.headers.get("x-forwarded-for", "")
+    return client_address(peer, forwarded, settings.TRUSTED_PROXIES)
 
 
 def _record_refusal(request: HttpRequest, response: HttpResponseBase) -> None:

@@ -45,43 +45,9 @@ def data_plane(
 ) -> ProtocolTypeRouter:
     """`feed`: of events, once there is one. `cors_origins`: whose pages may call it from a browser; () = nobody's. `generate`: defaults
     of /api/generate."""
-    chat, models = GenerationDoor(gateway, openai_chat), ModelsDoor(gateway)
-    respond, embed = GenerationDoor(gateway, responses), GenerationDoor(gateway, embeddings)
-    complete = GenerationDoor(gateway, completions)
-    literal: dict[str, Asgi] = {
-        "/v1/chat/completions": chat,
-        "/v1/messages": GenerationDoor(gateway, anthropic_messages),
-        "/v1/responses": respond,
-        "/v1/embeddings": embed,
-        "/v1/completions": complete,
-        "/v1/models": models,
-        "/v1/messages/count_tokens": MessagesCountDoor(gateway),
-        "/api/v1/chat/completions": chat,
-        "/api/v1/models": models,
-        "/api/generate": GenerateDoor(gateway, **(generate or {})),
-        "/api/count-tokens": CountTokensDoor(gateway),
-        "/openai/v1/chat/completions": chat,
-        "/openai/responses": respond,
-        "/openai/v1/responses": respond,
-        "/openai/v1/embeddings": embed,
-        "/openai/v1/completions": complete,
-        "/openai/models": models,
-        "/openai/v1/models": models,
-        "/health": health,
-        "/ready": Ready(gateway),
-        "/api/health": ProviderHealth(gateway),
-        "/": Root(django_app),
-    }
-    patterns = [
-        _at(r"^(?:api/|openai/)?v1/models/(?P<alias>.+)$", models),
-        _at(r"^openai/models/(?P<alias>.+)$", models),
-        _at(r"^openai/deployments/(?P<alias>.+)/chat/completions$", AzureDoor(gateway, openai_chat)),
-        _at(r"^openai/deployments/(?P<alias>.+)/embeddings$", AzureDoor(gateway, embeddings)),
-        _at(r"^openai/deployments/(?P<alias>.+)/completions$", AzureDoor(gateway, completions)),
-        _at(r"^(?:v1|openai)/", Unknown(gateway)),
-        _at(r"", django_app),
-    ]
-    http: Asgi = Literal(literal, URLRouter(patterns))
+    doors = _Doors(gateway)
+    literal: dict[str, Asgi] = {**_literal(doors), "/api/generate": GenerateDoor(gateway, **(generate or {})), "/": Root(django_app)}
+    http: Asgi = Literal(literal, URLRouter([*_patterns(doors), _at(r"", django_app)]))
     if cors_origins:
         http = Cors(http, cors_origins)
     sockets = [
@@ -90,6 +56,56 @@ def data_plane(
     ]
     sockets = sockets if websocket else []
     return ProtocolTypeRouter({"http": http, "websocket": URLRouter([*sockets, _at(r"", _no_socket)])})
+
+
+class _Doors:
+    """Those that stand under more than one path."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.chat = GenerationDoor(gateway, openai_chat)
+        self.responses = GenerationDoor(gateway, responses)
+        self.embeddings = GenerationDoor(gateway, embeddings)
+        self.completions = GenerationDoor(gateway, completions)
+        self.models = ModelsDoor(gateway)
+
+
+def _literal(doors: _Doors) -> dict[str, Asgi]:
+    gateway = doors.gateway
+    return {
+        "/v1/chat/completions": doors.chat,
+        "/v1/messages": GenerationDoor(gateway, anthropic_messages),
+        "/v1/responses": doors.responses,
+        "/v1/embeddings": doors.embeddings,
+        "/v1/completions": doors.completions,
+        "/v1/models": doors.models,
+        "/v1/messages/count_tokens": MessagesCountDoor(gateway),
+        "/api/v1/chat/completions": doors.chat,
+        "/api/v1/models": doors.models,
+        "/api/count-tokens": CountTokensDoor(gateway),
+        "/openai/v1/chat/completions": doors.chat,
+        "/openai/responses": doors.responses,
+        "/openai/v1/responses": doors.responses,
+        "/openai/v1/embeddings": doors.embeddings,
+        "/openai/v1/completions": doors.completions,
+        "/openai/models": doors.models,
+        "/openai/v1/models": doors.models,
+        "/health": health,
+        "/ready": Ready(gateway),
+        "/api/health": ProviderHealth(gateway),
+    }
+
+
+def _patterns(doors: _Doors) -> list[URLPattern]:
+    gateway = doors.gateway
+    return [
+        _at(r"^(?:api/|openai/)?v1/models/(?P<alias>.+)$", doors.models),
+        _at(r"^openai/models/(?P<alias>.+)$", doors.models),
+        _at(r"^openai/deployments/(?P<alias>.+)/chat/completions$", AzureDoor(gateway, openai_chat)),
+        _at(r"^openai/deployments/(?P<alias>.+)/embeddings$", AzureDoor(gateway, embeddings)),
+        _at(r"^openai/deployments/(?P<alias>.+)/completions$", AzureDoor(gateway, completions)),
+        _at(r"^(?:v1|openai)/", Unknown(gateway)),
+    ]
 
 
 async def _no_socket(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:

@@ -232,61 +232,57 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _kinds() -> dict[str, Kind]:
-    found = [
-        Kind(
-            "semantic_analysis",
-            "Say what it means: how its writer feels, what it is about, what its writer wants, and a summary of one sentence.",
-            SemanticAnalysisData,
-            SemanticAnalysis,
-        ),
-        Kind(
-            "data_cleaning",
-            "Clean the records: trim texts, write dates as YYYY-MM-DD, unify spellings, and follow the rules, if any. Keep every record, "
-            "its fields and their order; never make up a value. Say in `changes` what was changed.",
-            DataCleaningData,
-            DataCleaning,
-        ),
-        Kind(
-            "category_match",
-            "Choose the one category of the list that fits the text best, spelled as in the list, and say how sure you are, in percent.",
-            CategoryMatchData,
-            CategoryMatch,
-        ),
-        Kind(
-            "text_summarization",
-            "Summarize the text in at most `max_words` words, in `language`, or else in the text's own, with its key points.",
-            SummaryData,
-            Summary,
-        ),
-        Kind(
-            "translation",
-            "Translate the text into `target_language`, completely and without comments. Name the language it was in.",
-            TranslationData,
-            Translation,
-        ),
-        Kind(
-            "financial_analysis",
-            "Analyse the financial text and answer the question, if there is one: findings, risks, and their figures, as written.",
-            FinancialAnalysisData,
-            FinancialAnalysis,
-        ),
-        Kind(
-            "code_generation",
-            "Write code in `language` that does what the specification says, complete and ready to run, and explain it in short.",
-            CodeGenerationData,
-            CodeGeneration,
-        ),
-        Kind(
-            "data_extraction",
-            "Find the value of each of `fields` in the text, as written there; null where the text does not say.",
-            DataExtractionData,
-            DataExtraction,
-        ),
-        Kind("custom", "", Nothing, Answer, needs_prompt=True),
-    ]
-    return {kind.name: kind for kind in found}
-
-
-KINDS = _kinds()
+_SHIPPED = (
+    Kind(
+        "semantic_analysis",
+        "Say what it means: how its writer feels, what it is about, what its writer wants, and a summary of one sentence.",
+        SemanticAnalysisData,
+        SemanticAnalysis,
+    ),
+    Kind(
+        "data_cleaning",
+        "Clean the records: trim texts, write dates as YYYY-MM-DD, unify spellings, and follow the rules, if any. Keep every record, "
+        "its fields and their order; never make up a value. Say in `changes` what was changed.",
+        DataCleaningData,
+        DataCleaning,
+    ),
+    Kind(
+        "category_match",
+        "Choose the one category of the list that fits the text best, spelled as in the list, and say how sure you are, in percent.",
+        CategoryMatchData,
+        CategoryMatch,
+    ),
+    Kind(
+        "text_summarization",
+        "Summarize the text in at most `max_words` words, in `language`, or else in the text's own, with its key points.",
+        SummaryData,
+        Summary,
+    ),
+    Kind(
+        "translation",
+        "Translate the text into `target_language`, completely and without comments. Name the language it was in.",
+        TranslationData,
+        Translation,
+    ),
+    Kind(
+        "financial_analysis",
+        "Analyse the financial text and answer the question, if there is one: findings, risks, and their figures, as written.",
+        FinancialAnalysisData,
+        FinancialAnalysis,
+    ),
+    Kind(
+        "code_generation",
+        "Write code in `language` that does what the specification says, complete and ready to run, and explain it in short.",
+        CodeGenerationData,
+        CodeGeneration,
+    ),
+    Kind(
+        "data_extraction",
+        "Find the value of each of `fields` in the text, as written there; null where the text does not say.",
+        DataExtractionData,
+        DataExtraction,
+    ),
+    Kind("custom", "", Nothing, Answer, needs_prompt=True),
+)
+KINDS = {kind.name: kind for kind in _SHIPPED}
 known(*(shape for kind in KINDS.values() for shape in (kind.data, kind.result)))

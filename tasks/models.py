@@ -10,6 +10,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 
 from access.models import ApiKey
+from gateway.doors.fields import MAX_OUTPUT_TOKENS
 from models_registry.models import PromptTemplate
 from tasks import schemas
 from tasks.kinds import KINDS
@@ -41,7 +42,10 @@ class TaskType(models.Model):
         max_length=300, blank=True, help_text="Name of a model or route. Empty: the route that has this type, else the key's default."
     )
     max_tokens = models.PositiveIntegerField(
-        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(10_000_000)], help_text="Of the answer. Empty: no bound."
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_OUTPUT_TOKENS)],
+        help_text="Of the answer. Empty: no bound.",
     )
     temperature = models.FloatField(
         null=True, blank=True, validators=[MinValueValidator(0), MaxValueValidator(2)], help_text="0 to 2. Empty: the model's own."

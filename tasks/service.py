@@ -10,16 +10,18 @@ from typing import Annotated, Any
 
 import msgspec
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Min, QuerySet
 
 from access.models import ApiKey
-from core.errors import CallerLimited, GatewayError, InvalidRequest
+from core.errors import CallerLimited, InvalidRequest
 from core.shapes import known
 from gateway import prompting
+from gateway.doors.fields import OutputTokens, Temperature
+from gateway.idempotency import KeyReused
 from tasks import limits, queue
 from tasks.added import Types, options_of, template_of
-from tasks.models import Task, TaskType
+from tasks.models import PREFIX, Task, TaskType
 from tasks.signals import submitted, submitting
 from tasks.states import PRIORITIES, Status
 
@@ -39,12 +41,6 @@ class TooLate(CallerLimited):
     code = "deadline_unreachable"
 
 
-class KeyReused(GatewayError):
-    """The idempotency key came with another task before."""
-
-    http_status, code, type = 422, "idempotency_key_reused", "invalid_request_error"
-
-
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """`timeout` and `deadline` in seconds: of one attempt, and until the task must have begun. None = the settings' defaults.
 
@@ -55,8 +51,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     deadline: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] | None = None
     model: Annotated[str, msgspec.Meta(max_length=300)] = ""
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    temperature: Temperature | None = None
+    max_tokens: OutputTokens | None = None
     cache_enabled: bool = True
 
     def options(self) -> dict[str, Any]:
@@ -138,17 +134,13 @@ def submit(
             row.batch = batch
     rows[0].idempotency_key, rows[0].fingerprint = idempotency_key, fingerprint
     submitting.send(Task, tasks=rows)
-    try:
-        with transaction.atomic():
-            _require_room(rows, now)
-            queue.put(rows, now)
-            transaction.on_commit(lambda: submitted.send_robust(Task, tasks=rows))
-    except IntegrityError:
-        # The same key came twice at once, and the other was first.
-        before = _before(by, idempotency_key, fingerprint)
-        if not before:
-            raise
-        return before
+    with transaction.atomic():
+        limits.alone()
+        if idempotency_key and (before := _before(by, idempotency_key, fingerprint)):  # it came twice at once, and the other was first
+            return before
+        _require_room(rows, now)
+        queue.put(rows, now)
+        transaction.on_commit(lambda: submitted.send_robust(Task, tasks=rows))
     return rows
 
 
@@ -180,7 +172,7 @@ def _fingerprint(submissions: Sequence[Submission]) -> str:
 
 
 def _before(by: Submitter, idempotency_key: str, fingerprint: str) -> list[Task]:
-    first = Task.objects.filter(key=by.key, user=by.user, idempotency_key=idempotency_key).first() if idempotency_key else None
+    first = Task.objects.filter(key=by.key, user=by.user, idempotency_key=idempotency_key).first()
     if first is None:
         return []
     if first.fingerprint != fingerprint:
@@ -196,8 +188,7 @@ def of_batch(batch: uuid.UUID) -> QuerySet[Task]:
 
 
 def _require_room(rows: Sequence[Task], now: float) -> None:
-    """Counted in the transaction that fills it."""
-    limits.alone()
+    """Counted in the transaction that fills it, alone."""
     waiting = queue.length()
     wait_s = _expected_wait_s(waiting, now)
     if waiting + len(rows) > settings.MAX_QUEUE_SIZE:
@@ -225,7 +216,7 @@ def _expected_wait_s(waiting: int, now: float) -> float | None:
 def found(by: Submitter, public_id: str) -> Task | None:
     """A key's own task, or any for a person who may see them all: the caller has checked that."""
     try:
-        pk = uuid.UUID(public_id.removeprefix("task_"))
+        pk = uuid.UUID(public_id.removeprefix(PREFIX))
     except ValueError:
         return None
     rows = Task.objects.filter(pk=pk)

@@ -16,7 +16,7 @@ import msgspec
 from django.conf import settings
 from django.db import DatabaseError
 
-from gateway.doors.answer import Send, respond
+from gateway.doors.answer import JSON, Send, respond
 from gateway.doors.body import Receive, Scope
 from monitoring.threads import in_thread
 from tasks import queue
@@ -29,7 +29,6 @@ from tasks.states import Status
 PATH, _SUBMIT = "/api/v1/process/sync", "/api/v1/tasks"
 # A task that has ended badly is not a success, whatever else its body says.
 _STATUSES = {Status.COMPLETED: 200, Status.FAILED: 502, Status.CANCELLED: 409, Status.EXPIRED: 504}
-_JSON = (b"content-type", b"application/json")
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -45,7 +44,7 @@ class ProcessSync:
             await self._site(scope, receive, send)
             return
         if scope["method"] != "POST":
-            await respond(send, 405, [_JSON, (b"allow", b"POST")], _error("method_not_allowed", f"Use POST for {PATH}."))
+            await respond(send, 405, [JSON, (b"allow", b"POST")], _error("method_not_allowed", f"Use POST for {PATH}."))
             return
         body = (await receive()).get("body", b"")
         status, headers, said = await self._submitted(scope, body)
@@ -90,15 +89,15 @@ class ProcessSync:
                 task = await in_thread(lambda: _ended(task_id, cancel=not over))
                 over = over or task.status in (Status.COMPLETED, Status.FAILED)
         except DatabaseError:
-            await respond(send, 503, [_JSON], _error("database_unavailable", f"The database is away: ask {_SUBMIT}/{PREFIX}{task_id}."))
+            await respond(send, 503, [JSON], _error("database_unavailable", f"The database is away: ask {_SUBMIT}/{PREFIX}{task_id}."))
             return
         if left and not over:
             return
         if not over:
             way = f"it goes on; ask {_SUBMIT}/{PREFIX}{task_id}" if kept else "it was cancelled"
-            await respond(send, 504, [_JSON], _error("timeout", f"The task did not end within {timeout_s:g} s: {way}."))
+            await respond(send, 504, [JSON], _error("timeout", f"The task did not end within {timeout_s:g} s: {way}."))
             return
-        await respond(send, _STATUSES[Status(task.status)], [_JSON], msgspec.json.encode(shown(task)))
+        await respond(send, _STATUSES[Status(task.status)], [JSON], msgspec.json.encode(shown(task)))
 
 
 async def _left(receive: Receive) -> None:

@@ -20,7 +20,7 @@ from telling.channels.base import Channel, Message, Target
 from telling.channels.registry import CHANNELS
 from telling.outcome import Outcome
 
-_MAX_SECRET_CHARACTERS = 500
+MAX_SECRET_CHARACTERS = 500
 _LABELS = {"url": "an address", "secret": "a secret", "recipients": "recipients"}  # nosec B105 (names of fields)
 
 
@@ -133,8 +133,8 @@ def _check(kind: str, target: Target) -> None:
             raise ValidationError({name: f"{channel.label} has no use for {_LABELS[name]}; leave it empty."})
         if not value and channel.fields.get(name):
             raise ValidationError({name: f"{channel.label} needs {_LABELS[name]}."})
-    if len(target.secret) > _MAX_SECRET_CHARACTERS:
-        raise ValidationError({"secret": f"A secret has at most {_MAX_SECRET_CHARACTERS} characters."})
+    if len(target.secret) > MAX_SECRET_CHARACTERS:
+        raise ValidationError({"secret": f"A secret has at most {MAX_SECRET_CHARACTERS} characters."})
     if target.url:
         _check_address(target.url)
     if problem := channel.problem(target):

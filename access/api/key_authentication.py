@@ -12,6 +12,7 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from access import bounds
 from access.models import ApiKey
 from access.services import digest_of
 from core.addresses import client_address, is_within, read_networks
@@ -22,7 +23,7 @@ _SCOPES = {"monitoring": "usage"}
 
 
 class Program:
-    """Stands for a person in views: what it may do are its key's scopes."""
+    """Stands for a person in views: what it may do are its key's scopes, as far as its team has them."""
 
     is_authenticated = is_active = True
     is_anonymous = is_staff = is_superuser = False
@@ -30,11 +31,12 @@ class Program:
 
     def __init__(self, key: ApiKey) -> None:
         self.key = key
+        self._scopes = bounds.scopes_within(key.scopes, key.team.scopes)
 
     def has_perms(self, permissions: Iterable[str], obj: Any = None) -> bool:
         """A scope opens the app of its name, `usage` what happened; for the views that take keys at all."""
         apps = (permission.partition(".")[0] for permission in permissions)
-        return all(_SCOPES.get(app, app) in self.key.scopes for app in apps)
+        return all(_SCOPES.get(app, app) in self._scopes for app in apps)
 
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return self.has_perms([permission])
@@ -64,9 +66,14 @@ class ApiKeyAuthentication(BaseAuthentication):
         if 0 < len(credential) <= _MAX_CHARACTERS and credential.isascii():
             rows = ApiKey.objects.select_related("team").filter(revoked_at=None, team__is_active=True)
             key = rows.filter(digest=digest_of(credential.decode())).first()
-        if key is None or (key.expires_at is not None and key.expires_at <= timezone.now()) or not _may_come_from(key, meta):
+        if key is None or _has_ended(key) or not _may_come_from(key, meta):
             raise AuthenticationFailed("The API key is unknown, expired or revoked.")
         return Program(key), key
+
+
+def _has_ended(key: ApiKey) -> bool:
+    end = bounds.end_of(key.expires_at, key.created_at, key.team.max_key_days)
+    return end is not None and end <= timezone.now()
 
 
 def _may_come_from(key: ApiKey, meta: Mapping[str, Any]) -> bool:

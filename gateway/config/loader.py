@@ -17,7 +17,7 @@ import msgspec
 from django.conf import settings
 from django.db.models import Prefetch, Q
 
-from access import openness
+from access import bounds, openness
 from access.budget_rules import spec_of as budget_spec_of
 from access.models import ApiKey, Budget
 from core.addresses import read_networks
@@ -244,6 +244,12 @@ def _routes(last_good: Snapshot, alarms: _Alarms) -> dict[str, RouteSpec]:
     return found
 
 
+def _route_spec(row: Route) -> RouteSpec:
+    """What was set when LLM_CACHE_MAX_TTL_S was longer is held within it."""
+    spec = row.spec()
+    return spec if spec.cache_ttl_s is None else msgspec.structs.replace(spec, cache_ttl_s=min(spec.cache_ttl_s, settings.CACHE_MAX_TTL_S))
+
+
 # Prompts ------------------------------------------------------------------------------------------------------------
 
 
@@ -255,12 +261,6 @@ def _prompts(last_good: Snapshot, alarms: _Alarms) -> dict[str, PromptSpec]:
         if spec is not None:
             found[spec.name] = found[spec.id] = spec
     return found
-
-
-def _route_spec(row: Route) -> RouteSpec:
-    """What was set when LLM_CACHE_MAX_TTL_S was longer is held within it."""
-    spec = row.spec()
-    return spec if spec.cache_ttl_s is None else msgspec.structs.replace(spec, cache_ttl_s=min(spec.cache_ttl_s, settings.CACHE_MAX_TTL_S))
 
 
 # Budgets ------------------------------------------------------------------------------------------------------------
@@ -361,18 +361,18 @@ def _caller_spec(row: _CallerRow, reach: _Reach) -> CallerSpec:
         raise ValueError(f"its team's discount or markup of {row.team__price_adjustment_bp} hundredths of a per cent is out of bounds")
     hidden, barred = reach.of(str(row.team_id))
     scopes = msgspec.convert(row.scopes, frozenset[str])
-    ends = [end for end in (row.expires_at, _latest_end(row)) if end is not None]
+    end = bounds.end_of(row.expires_at, row.created_at, row.team__max_key_days)
     return CallerSpec(
         key_id=str(row.id),
         key_name=row.name,
         prefix=row.prefix,
         team_id=str(row.team_id),
         team_name=row.team__name,
-        scopes=scopes if row.team__scopes is None else scopes & msgspec.convert(row.team__scopes, frozenset[str]),
+        scopes=bounds.scopes_within(scopes, msgspec.convert(row.team__scopes, frozenset[str] | None)),
         models=msgspec.convert(row.allowed_models, frozenset[str] | None),
         limits=_limit_spec(row.requests_per_minute, row.tokens_per_minute, row.max_concurrency),
         team_limits=_limit_spec(row.team__requests_per_minute, row.team__tokens_per_minute, row.team__max_concurrency),
-        expires_at=min(ends).timestamp() if ends else None,
+        expires_at=None if end is None else end.timestamp(),
         price_adjustment_bp=row.team__price_adjustment_bp,
         hidden=hidden,
         barred=barred,
@@ -380,7 +380,3 @@ def _caller_spec(row: _CallerRow, reach: _Reach) -> CallerSpec:
         store_bodies=row.store_bodies,
         hidden_prompts=reach.hidden_prompts(str(row.team_id)),
     )
-
-
-def _latest_end(row: _CallerRow) -> datetime | None:
-    return row.created_at + timedelta(days=row.team__max_key_days) if row.team__max_key_days else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from core.errors import (
 )
 from gateway.doors import openai_chat
 from gateway.doors.body import Receive, Scope, discard
+
+_log = logging.getLogger(__name__)
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -52,6 +55,12 @@ def id_header(dialect: DoorDialect) -> bytes:
 def server_down() -> ServerBusy:
     """For a request that the server cancels: it ends, and waits no longer."""
     return ServerBusy("The server was shut down while it was answering; send the request again.", retry_after_s=1.0)
+
+
+def own_fault(exc: BaseException, request_id: str) -> GatewayError:
+    """For what should not have happened: the log says what it was, and the client under which id."""
+    _log.error("request %s failed in the gateway itself", request_id, exc_info=exc)
+    return GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))
 
 
 def require_method(scope: Scope, *methods: str) -> None:

@@ -53,7 +53,6 @@ FIELD_NAMES = {
     "user": "metadata.user_id",
 }
 
-_MAX_TOKENS = 10_000_000
 _SYSTEM_ROLES = ("system", "developer")
 _MAX_MESSAGES = 10_000  # Anthropic takes ten times as many; to translate those would hold up everybody else for a second
 
@@ -66,7 +65,7 @@ class _Message(msgspec.Struct):
 class _Counted(msgspec.Struct, kw_only=True):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+    model: fields.ModelName
     messages: Annotated[list[_Message], msgspec.Meta(max_length=_MAX_MESSAGES)] | msgspec.UnsetType = msgspec.UNSET
     system: str | list[msgspec.Raw] | None = None
     tools: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(max_length=10_000)] | None = None
@@ -75,10 +74,10 @@ class _Counted(msgspec.Struct, kw_only=True):
 class _Body(_Counted, kw_only=True):
     """`max_tokens` 0 asks Anthropic to fill its cache and say nothing."""
 
-    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=_MAX_TOKENS)]
+    max_tokens: fields.OutputTokensOrNone
     stream: bool | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    temperature: fields.Temperature | None = None
+    top_p: fields.TopP | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stop_sequences: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
     cache: CacheWish | None = None

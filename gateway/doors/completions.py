@@ -31,13 +31,13 @@ _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+    model: bodies.ModelName
     prompt: str | Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    max_tokens: bodies.OutputTokensOrNone | None = None
+    temperature: bodies.Temperature | None = None
+    top_p: bodies.TopP | None = None
     n: _Count | None = None
     best_of: _Count | None = None
     stop: str | Annotated[list[str], msgspec.Meta(max_length=16)] | None = None

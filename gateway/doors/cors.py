@@ -14,10 +14,15 @@ Asgi = Callable[..., Awaitable[None]]
 # The admin and the rest of the control plane are for pages of our own.
 _PATHS = ("/v1/", "/openai/", "/api/generate", "/api/count-tokens", "/api/v1/chat/", "/api/v1/models", "/api/v1/tasks", "/api/v1/process/")
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9, \-]{0,2000}")
-_EXPOSED = (
-    b"retry-after, x-request-id, x-llm-alias, x-llm-attempts, x-llm-cache, x-llm-config-version, x-llm-cost, x-llm-explain, x-llm-model, "
-    b"x-llm-provider, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
-    b"x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
+_EXPOSED = b", ".join(
+    (
+        *(b"age", b"request-id", b"retry-after", b"retry-after-ms", b"x-request-id", b"x-should-retry"),
+        *(b"x-llm-alias", b"x-llm-attempts", b"x-llm-cache", b"x-llm-config-version", b"x-llm-cost", b"x-llm-degraded"),
+        *(b"x-llm-dropped-params", b"x-llm-explain", b"x-llm-idempotent-replay", b"x-llm-model", b"x-llm-prompt", b"x-llm-provider"),
+        *(b"x-llm-saved", b"x-llm-token-count"),
+        *(b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+        *(b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+    )
 )
 _MAX_AGE_S = b"600"
 

@@ -25,7 +25,7 @@ SCOPE = "embeddings"
 class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+    model: bodies.ModelName
     input: str | Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import msgspec
 
 from core.deadlines import Deadlines
 from core.errors import ClientGone, GatewayError
 from gateway.doors import keep_alive
-from gateway.doors.answer import JSON, DoorDialect, Headers, Send, error_headers, respond, server_down
+from gateway.doors.answer import JSON, DoorDialect, Headers, Send, error_headers, own_fault, respond, server_down
 from gateway.doors.body import Receive
 from gateway.doors.keep_alive import KeepAlive
 from gateway.pipeline import Generation
 
-_log = logging.getLogger(__name__)
 _SSE: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _COMMENT = b": keep-alive\n\n"
 # A watch is a task of its own: an answer that is there at once is spared it, a client that leaves is noticed soon enough.
@@ -60,40 +58,38 @@ class Exchange:
         assert task is not None
         self._receive, self._task, self._streams, self.due_s = receive, task, stream, loop.time() + _WATCH_AFTER_S
         self._timers.unwatched.add(self, loop)
-        generation = self._generation
         try:
-            await generation.start()
+            await self._generation.start()
             await (self._stream() if stream else self._whole())
             return None
-        except GatewayError as error:
-            generation.end(error)
-            await self._fail(error)
-            return error
-        except asyncio.CancelledError:
-            if not self._client_gone:
-                down = server_down()
-                generation.end(down)
-                await self._fail(down)
-                return down
-            gone = ClientGone("The client closed the connection.")
-            generation.end(gone)
-            return gone
-        except Exception as exc:
-            _log.exception("request %s failed in the gateway itself", generation.request_id)
-            fault = GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))
-            generation.end(fault)
-            await self._fail(fault)
-            return fault
-        finally:
+        except (Exception, asyncio.CancelledError) as exc:
+            error = self._error_of(exc)
+            # How it ends is decided: a client that leaves while it is told of that changes nothing any more.
             self._over = True
-            self._timers.unwatched.discard(self)
-            if self._keep_alive is not None:
-                self._keep_alive.abort()
-            if self._watching is not None:
-                self._watching.cancel()
-            # They know this exchange: without an end to that, all it holds would wait for the collector, which comes seldom.
-            self._keep_alive = self._watching = None
-            del self._task
+            self._generation.end(error)
+            if not self._client_gone:
+                await self._fail(error)
+            return error
+        finally:
+            self._let_go()
+
+    def _error_of(self, exc: BaseException) -> GatewayError:
+        if isinstance(exc, GatewayError):
+            return exc
+        if isinstance(exc, asyncio.CancelledError):
+            return ClientGone("The client closed the connection.") if self._client_gone else server_down()
+        return own_fault(exc, self._generation.request_id)
+
+    def _let_go(self) -> None:
+        self._over = True
+        self._timers.unwatched.discard(self)
+        if self._keep_alive is not None:
+            self._keep_alive.abort()
+        if self._watching is not None:
+            self._watching.cancel()
+        # They know this exchange: without an end to that, all it holds would wait for the collector, which comes seldom.
+        self._keep_alive = self._watching = None
+        del self._task
 
     async def _whole(self) -> None:
         answer = self._generation.answer

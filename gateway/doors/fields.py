@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -13,6 +13,14 @@ from msgspec import inspect
 from core.errors import InvalidRequest
 
 T = TypeVar("T")
+
+# What bodies of several dialects are checked for alike.
+MAX_OUTPUT_TOKENS = 10_000_000
+ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+OutputTokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_OUTPUT_TOKENS)]
+OutputTokensOrNone = Annotated[int, msgspec.Meta(ge=0, le=MAX_OUTPUT_TOKENS)]
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+TopP = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 _AT = re.compile(r" - at `\$\.?(.*?)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")

@@ -34,9 +34,9 @@ SCOPE = "chat"
 
 class _Body(msgspec.Struct):
     prompt: Annotated[str, msgspec.Meta(min_length=1)] | dict[str, msgspec.Raw]
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    model: bodies.ModelName | None = None
+    max_tokens: bodies.OutputTokens | None = None
+    temperature: bodies.Temperature | None = None
     stream: bool | None = None
     cache: CacheWish | None = None
     task_type: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from math import isinf
 from typing import Any
 
@@ -99,45 +99,51 @@ class IdempotentExchange:
 
     async def _follow(self, flight: Flight, send: Send) -> bool:
         """False where the first client left before anything was sent here: then somebody must begin anew."""
-        head: MutableMapping[str, Any] | None = None  # goes out with the first of the body: until then another answer is possible
-        started = False
+        passed_on = _HeadWithBody(send)
         try:
             async with asyncio.timeout_at(self._leaves_at_s):
                 async for message in flight.follow():
-                    if head is None:
-                        head = {**message, "headers": [*message["headers"], _REPLAYED]}
-                        continue
-                    if not started:
-                        started = True
-                        await send(head)
-                    await send({**message})
-        except TimeoutError:
-            late = StillRunning(
-                f"The first request with this Idempotency-Key was not answered within {self._patience_s:g} s; ask again later."
-            )
-            if not started:
-                raise late from None
-            await self._break_off(late, send)
-            return True
-        except asyncio.CancelledError:
-            if not started:
-                raise server_down() from None
-            await self._break_off(server_down(), send)
-            return True
-        except (Abandoned, StillRunning) as broken:
-            if not started:
-                if isinstance(broken, StillRunning):
-                    raise
+                    await passed_on(message)
+        except (TimeoutError, asyncio.CancelledError, Abandoned, StillRunning) as exc:
+            if passed_on.begun:
+                await self._break_off(self._error_of(exc), send)
+                return True
+            if isinstance(exc, Abandoned):
                 return False
-            error = ServerBusy("The answer that is shared under this Idempotency-Key broke off; send the request again.")
-            await self._break_off(error, send)
-            return True
+            raise (exc if isinstance(exc, StillRunning) else self._error_of(exc)) from None
         self._generation.end(flight.error, replayed=True)
         return True
+
+    def _error_of(self, exc: BaseException) -> GatewayError:
+        """What ends the following of an answer, as this client is told."""
+        if isinstance(exc, TimeoutError):
+            waited = f"The first request with this Idempotency-Key was not answered within {self._patience_s:g} s"
+            return StillRunning(f"{waited}; ask again later.")
+        if isinstance(exc, asyncio.CancelledError):
+            return server_down()
+        return ServerBusy("The answer that is shared under this Idempotency-Key broke off; send the request again.")
 
     async def _break_off(self, error: GatewayError, send: Send) -> None:
         self._generation.end(error)
         await send({"type": "http.response.body", "body": self._dialect.stream_error(error)})
+
+
+class _HeadWithBody:
+    """Passes an answer on, its head with the first of its body: until then another answer is possible."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._head: MutableMapping[str, Any] | None = None
+        self.begun = False
+
+    async def __call__(self, message: Mapping[str, Any]) -> None:
+        if self._head is None:
+            self._head = {**message, "headers": [*message["headers"], _REPLAYED]}
+            return
+        if not self.begun:
+            self.begun = True
+            await self._send(self._head)
+        await self._send({**message})
 
 
 async def _require_client(receive: Receive) -> None:

@@ -18,9 +18,7 @@ __all__ = ["NAME", "SCOPE", "conversation", "error_body", "error_value", "parse"
 
 NAME = "openai"
 SCOPE = "chat"
-_MAX_TOKENS = 10_000_000
 
-_Tokens = Annotated[int, msgspec.Meta(ge=1, le=_MAX_TOKENS)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
@@ -32,14 +30,14 @@ class _Message(msgspec.Struct):
 class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+    model: bodies.ModelName
     messages: Annotated[list[_Message], msgspec.Meta(max_length=2000)] | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: _Tokens | None = None
-    max_completion_tokens: _Tokens | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    max_tokens: bodies.OutputTokens | None = None
+    max_completion_tokens: bodies.OutputTokens | None = None
+    temperature: bodies.Temperature | None = None
+    top_p: bodies.TopP | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None

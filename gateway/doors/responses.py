@@ -45,14 +45,14 @@ _SEALS = "reasoning.encrypted_content"
 class _Body(msgspec.Struct):
     """What we read or check. Everything else travels on untouched, for the vendor to judge."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+    model: bodies.ModelName
     input: str | list[msgspec.Raw] | None = None
     instructions: str | None = None
     stream: bool | None = None
     background: bool | None = None
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    max_output_tokens: bodies.OutputTokens | None = None
+    temperature: bodies.Temperature | None = None
+    top_p: bodies.TopP | None = None
     tools: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(max_length=1024)] | None = None
     cache: CacheWish | None = None
 

@@ -9,12 +9,11 @@ import msgspec
 from core.chat import ChatRequest
 from core.choice import MAX_TASK_TYPE, is_task_type
 from core.errors import InvalidRequest
+from gateway.doors.fields import ModelName
 
 MAX_FALLBACKS = 10
 
-_names = msgspec.json.Decoder(
-    Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=300)]], msgspec.Meta(max_length=MAX_FALLBACKS)] | None
-)
+_names = msgspec.json.Decoder(Annotated[list[ModelName], msgspec.Meta(max_length=MAX_FALLBACKS)] | None)
 _text = msgspec.json.Decoder(str | None)
 
 

@@ -15,7 +15,6 @@ A server that is going down lets what runs on a socket finish, starts nothing ne
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,13 +27,12 @@ from core.config import CallerSpec
 from core.errors import ClientGone, GatewayError, InvalidRequest, NotAuthenticated, ServerBusy
 from gateway import admission, prompting
 from gateway.doors import openai_chat
-from gateway.doors.answer import server_down
+from gateway.doors.answer import own_fault, server_down
 from gateway.doors.http import Gateway
 from gateway.doors.routing_fields import routed
 from gateway.pipeline import Generation
 
 MAX_GENERATIONS_PER_SOCKET = 20
-_log = logging.getLogger(__name__)
 _AUTH_DEADLINE_S = 10.0
 # A change of configuration takes up to two seconds to get here; together they stay well below five.
 _LOOKS_AGAIN_S = 2.0
@@ -114,8 +112,7 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             if self._credential or self.scope["query_string"]:
                 await self.close()
                 return
-            loop = asyncio.get_running_loop()
-            self._auth_timer = loop.call_later(_AUTH_DEADLINE_S, lambda: asyncio.ensure_future(self.close(_NOT_AUTHENTICATED)))
+            self._auth_timer = asyncio.get_running_loop().call_later(_AUTH_DEADLINE_S, self._turn_out_soon)
         except ServerBusy:
             await self.close()
             return
@@ -131,11 +128,14 @@ class GenerateConsumer(AsyncWebsocketConsumer):
             self._identify()
         except NotAuthenticated as refusal:
             self._refusal = refusal
-            self._closing = asyncio.ensure_future(self._turn_out())
+            self._turn_out_soon()
             return
         except ServerBusy:
             pass  # nobody can say just now
         self._look_later()
+
+    def _turn_out_soon(self) -> None:
+        self._closing = asyncio.ensure_future(self._turn_out())
 
     async def _turn_out(self) -> None:
         await self._end_all()
@@ -236,18 +236,18 @@ class GenerateConsumer(AsyncWebsocketConsumer):
                     "request_id": generation.request_id,
                 }
             )
-        except GatewayError as error:
+        except (Exception, asyncio.CancelledError) as exc:
+            error = self._error_of(exc, generation.request_id)
             generation.end(error)
-            await self._say_error(id_, error)
-        except asyncio.CancelledError:
-            gone = server_down() if self._cut else ClientGone("The client cancelled this generation.")
-            generation.end(gone)
-            await self._say_error(id_, self._refusal or gone)
-        except Exception as exc:
-            _log.exception("request %s failed in the gateway itself", generation.request_id)
-            fault = GatewayError("The gateway failed on this request; the log holds the reason under its request id.", detail=repr(exc))
-            generation.end(fault)
-            await self._say_error(id_, fault)
+            left = isinstance(exc, asyncio.CancelledError) and self._refusal
+            await self._say_error(id_, left or error)
+
+    def _error_of(self, exc: BaseException, request_id: str) -> GatewayError:
+        if isinstance(exc, GatewayError):
+            return exc
+        if isinstance(exc, asyncio.CancelledError):
+            return server_down() if self._cut else ClientGone("The client cancelled this generation.")
+        return own_fault(exc, request_id)
 
     async def _say_chunk(self, id_: str, chunk: _Chunk) -> str:
         """Sends what the chunk says; returns its finish reason, if it has one."""

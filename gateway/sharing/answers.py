@@ -17,8 +17,9 @@ from gateway.idempotency import Flight, KeyReused, StillRunning
 from gateway.sharing.peers import Peers
 
 # An answer of a process that has died stands in the way for so long; a busy event loop must renew it sooner.
-_LEASE_S, _RENEW_S = 10.0, 3.0
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.02, 0.2
+LEASE_S, _RENEW_S = 10.0, 3.0
+# So long between two looks at what another process makes: at first, and in the end.
+FIRST_LOOK_S, LAST_LOOK_S = 0.02, 0.2
 _NOTHING = b""
 
 
@@ -53,10 +54,10 @@ class Answers:
 
         While another process answers, its end is waited for until `gives_up_at` (monotonic seconds). Raises KeyReused, StillRunning.
         """
-        name, pause_s = _name(flight), _FIRST_LOOK_S
+        name, pause_s = _name(flight), FIRST_LOOK_S
         while True:
             laid = await self._look(name)
-            if laid is None and await self._peers.claim(name, _LEASE_S):
+            if laid is None and await self._peers.claim(name, LEASE_S):
                 try:
                     laid = await self._look(name)  # it may have come meanwhile
                     if laid is None:
@@ -75,7 +76,7 @@ class Answers:
                     "The first request with this Idempotency-Key is still being answered by another process; ask again later."
                 )
             await self._sleep(min(pause_s, left_s))
-            pause_s = min(_LAST_LOOK_S, 2 * pause_s)
+            pause_s = min(LAST_LOOK_S, 2 * pause_s)
 
     async def finish(self, lead: Lead, flight: Flight, *, success: bool) -> None:
         """Lays down what `flight` has recorded; where that is no success, whoever asks next begins anew."""
@@ -113,9 +114,9 @@ class Lead:
     async def begin(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_RENEW_S, self._renew)
         try:
-            await self._peers.lay(self._name, self._running, _LEASE_S)
+            await self._peers.lay(self._name, self._running, LEASE_S)
         except BaseException:
-            await self.end(_NOTHING, _LEASE_S)
+            await self.end(_NOTHING, LEASE_S)
             raise
 
     async def end(self, value: bytes, ttl_s: float) -> None:
@@ -124,7 +125,7 @@ class Lead:
         try:
             if self._renewing is not None:
                 await asyncio.wait({self._renewing})  # it must not come after what follows
-            await self._peers.lay(self._name, value, ttl_s if value else _LEASE_S)
+            await self._peers.lay(self._name, value, ttl_s if value else LEASE_S)
         finally:
             self._peers.release(self._name)
 
@@ -132,7 +133,7 @@ class Lead:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_RENEW_S, self._renew)
         if self._renewing is None or self._renewing.done():
-            self._renewing = loop.create_task(self._peers.lay(self._name, self._running, _LEASE_S))
+            self._renewing = loop.create_task(self._peers.lay(self._name, self._running, LEASE_S))
 
 
 def _name(flight: Flight) -> str:

@@ -9,12 +9,9 @@ import msgspec
 
 from core.clock import Clock
 from gateway.cache import Entry
-from gateway.sharing.answers import Lead
+from gateway.sharing.answers import FIRST_LOOK_S, LAST_LOOK_S, LEASE_S, Lead
 from gateway.sharing.peers import CACHE_PREFIX, Peers
 
-# See `gateway.sharing.answers`.
-_LEASE_S = 10.0
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.02, 0.2
 _RUNNING, _NOTHING = b"running", b""
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -33,12 +30,12 @@ class Entries:
 
     async def find(self, key: bytes, max_age_s: float, gives_up_at: float) -> tuple[Entry, bool] | Making:
         """`gives_up_at` in monotonic seconds. Raises TimeoutError."""
-        name, pause_s, waited = _name(key), _FIRST_LOOK_S, False
+        name, pause_s, waited = _name(key), FIRST_LOOK_S, False
         while True:
             value = await self._peers.look(name)
             if (entry := self._fresh(value, max_age_s)) is not None:
                 return entry, waited
-            if value != _RUNNING and await self._peers.claim(name, _LEASE_S):
+            if value != _RUNNING and await self._peers.claim(name, LEASE_S):
                 if (making := await self._begun(name, max_age_s)) is not None:
                     return making
                 continue  # it has come meanwhile
@@ -46,7 +43,7 @@ class Entries:
             if left_s <= 0:
                 raise TimeoutError
             await self._sleep(min(pause_s, left_s))
-            pause_s = min(_LAST_LOOK_S, 2 * pause_s)
+            pause_s = min(LAST_LOOK_S, 2 * pause_s)
 
     async def lay(self, key: bytes, entry: Entry, ttl_s: float) -> None:
         """For whoever looks in the next `ttl_s`; what is too long is not laid down."""

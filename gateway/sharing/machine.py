@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.config import LimitSpec, RateSpec
 from core.errors import GatewayError
-from gateway.limits import Gate, Local, Slots, fresh_rate, one_of
+from gateway.limits import MINUTE_S, Gate, Local, Slots, fresh_rate, one_of
 from gateway.rates import Bucket, Rate, shared_out
 from gateway.sharing.machine_adaptive import ADAPTIVE_DOUBLES, SharedAdaptive
 from gateway.sharing.machine_bucket import BUCKET_DOUBLES, SharedBucket
@@ -70,7 +70,7 @@ class SharedGate(Gate, Shared):
             super().undo(tokens)
 
     def _bucket(self, number: int, limit: int, now: float) -> Bucket:
-        return SharedBucket(self._cell, number * BUCKET_DOUBLES, limit, limit / 60, now)
+        return SharedBucket(self._cell, number * BUCKET_DOUBLES, limit, limit / MINUTE_S, now)
 
 
 class SharedSlots(Slots, Shared):

@@ -19,7 +19,7 @@ from tasks import queue, service
 from tasks.added import Types
 from tasks.api import serializers as shapes
 from tasks.api.filters import TaskFilters
-from tasks.models import Task
+from tasks.models import PREFIX, Task
 from tasks.service import Submission, Submitter
 from tasks.states import Status
 
@@ -55,7 +55,7 @@ class TaskViewSet(GenericViewSet):
         "events": "tasks.view_task",
     }
     lookup_url_kwarg = "task_id"
-    lookup_value_regex = r"task_[0-9a-f-]{36}"
+    lookup_value_regex = PREFIX + r"[0-9a-f-]{36}"
 
     @extend_schema(request=shapes.TaskBody, responses={202: shapes.Submitted}, parameters=_ONCE)
     def create(self, request: Request) -> Response:

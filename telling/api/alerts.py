@@ -17,8 +17,8 @@ from telling import alert_services
 from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.alerts.kinds import KINDS
 from telling.api.filters import AlertChannelFilters, AlertFilters, AlertRuleFilters
+from telling.callbacks import MAX_URL_CHARACTERS
 
-_MAX_URL_CHARACTERS, _MAX_SECRET_CHARACTERS = 2000, 500
 _TESTS = "telling.test_alertchannel"
 
 
@@ -61,10 +61,14 @@ class AlertRuleSerializer(StrictModel):
 class AlertChannelSerializer(StrictModel):
     address = serializers.CharField(source="shown_address", read_only=True, help_text="Without what must stay secret.")
     url = serializers.CharField(
-        write_only=True, required=False, allow_blank=True, max_length=_MAX_URL_CHARACTERS, help_text="Never shown again."
+        write_only=True, required=False, allow_blank=True, max_length=MAX_URL_CHARACTERS, help_text="Never shown again."
     )
     secret = serializers.CharField(
-        write_only=True, required=False, allow_blank=True, max_length=_MAX_SECRET_CHARACTERS, help_text="What messages are signed with."
+        write_only=True,
+        required=False,
+        allow_blank=True,
+        max_length=alert_services.MAX_SECRET_CHARACTERS,
+        help_text="What messages are signed with.",
     )
 
     class Meta:

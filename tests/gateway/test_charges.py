@@ -36,7 +36,7 @@ def charge(
     )
     upstream: Any = SimpleNamespace(key=None, reader=None)
     answer = Answer(b"", usage, "stop", 0) if error is None else None
-    attempt = Attempt("r-1", 1, target, started_at, 0.0, upstream, answer=answer)  # type: ignore[arg-type]
+    attempt = Attempt("r", 1, target, started_at, 0.0, upstream, answer=answer)  # type: ignore[arg-type]
     fields = {} if asked is None else {"service_tier": msgspec.Raw(asked)}
     request = ChatRequest(PLAIN, "m", False, False, None, 400, fields)
     caller = CallerSpec("k", "k", "llm_1", "t", "t", frozenset(), price_adjustment_bp=team_bp)

@@ -98,6 +98,15 @@ def test_a_success_is_kept_for_its_time() -> None:
     kept.land(running, None)
 
 
+def test_of_an_answer_that_is_too_long_to_share_nothing_is_held() -> None:
+    kept, _ = flights(max_bytes=2_000)
+    flight, _ = kept.board("k", "a", b"body")
+    for _ in range(3):
+        kept.record(flight, part(b"x" * 700, True))
+    assert flight.overflowed
+    assert not flight.messages
+
+
 async def test_kept_answers_make_way_and_what_is_too_long_is_not_shared() -> None:
     kept, _ = flights(max_bytes=2_000)
     for name in ("a", "b"):

@@ -326,6 +326,29 @@ async def test_an_error_whose_client_does_not_read_is_followed_by_nothing(bench:
     assert client.status == 502
 
 
+async def test_a_client_that_leaves_while_it_is_told_of_a_failure_changes_nothing_any_more(bench: Bench) -> None:
+    gateway = gateway_of(bench)
+
+    async def late() -> Any:
+        await Time(gateway).silence()  # from here on the client is watched
+        raise ProviderNonsense("HTML")
+
+    bench.scripts["a"] = bench.scripts["b"] = [late] * 3
+    client = Client()
+    take = client.send
+
+    async def held_up(message: Any) -> None:
+        client.left.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await take(message)
+
+    client.send = held_up  # type: ignore[method-assign]
+    await client.call(GenerationDoor(gateway, openai_chat))
+    assert (client.status, client.complete) == (502, True)
+    assert bench.settled_in_full()
+
+
 @pytest.mark.parametrize("leaves", [True, False], ids=["the client leaves", "the client stays"])
 async def test_a_stream_that_took_its_time_is_freed_at_once_and_not_by_the_collector(bench: Bench, leaves: bool) -> None:
     gateway = gateway_of(bench)

@@ -223,6 +223,14 @@ async def test_the_gauge_follows_the_worst_breaker_at_each_look(alone: Bench) ->
     assert shown() == 0
 
 
+async def test_the_gauge_does_not_go_on_about_a_provider_that_is_gone(alone: Bench) -> None:
+    open_breaker(alone, "a")
+    alone.manager.publish_breakers()
+    assert REGISTRY.get_sample_value("llm_circuit_breaker_state", {"provider": "a"}) == 2
+    alone.manager.apply(msgspec.structs.replace(alone.snapshot, providers={}))
+    assert REGISTRY.get_sample_value("llm_circuit_breaker_state", {"provider": "a"}) == 0
+
+
 async def test_what_is_not_well_is_told_with_its_reason_and_time(alone: Bench) -> None:
     assert alone.manager.provider_states() == {}
     open_breaker(alone, "a", reset_timeout_s=30)

@@ -13,7 +13,7 @@ from core.config import CallerSpec
 from core.errors import GatewayError
 from core.plain import PLAIN
 from gateway import settlement
-from gateway.settlement import Attempt, Charge
+from gateway.settlement import Asked, Attempt, Charge, End
 from monitoring.journal import AttemptSettled, RequestEnded
 from monitoring.models import RequestLog, UsageRecord
 
@@ -27,27 +27,14 @@ class Wordy(GatewayError):
 
 def ended(model: str, error: GatewayError | None) -> RequestEnded:
     request = ChatRequest(PLAIN, model, False, False, None, 10, {})
-    return settlement.ended(
-        request_id="r",
-        started_at=0.0,
-        duration_s=0.0,
-        caller=CALLER,
-        request=request,
-        target=None,
-        attempts=0,
-        charged=Charge(),
-        error=error,
-        first_token_s=None,
-        version=1,
-        dropped=(),
-    )
+    return settlement.ended(Asked("r", 0.0, CALLER, request, version=1), Charge(), End(0.0, None, 0, error))
 
 
 def settled(finish_reason: str, error: GatewayError | None) -> AttemptSettled:
     upstream: Any = SimpleNamespace(key=SimpleNamespace(id="pk1"), reader=None)
     target: Any = None
-    attempt = Attempt("r-1", 1, target, 0.0, 0.0, upstream, answer=Answer(b"", None, finish_reason, 0))
-    return settlement.settled(attempt, "r", Charge(), error, 0.0)
+    attempt = Attempt("r", 1, target, 0.0, 0.0, upstream, answer=Answer(b"", None, finish_reason, 0))
+    return settlement.settled(attempt, Charge(), error, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from core.config import CallerSpec, ModelSpec, Snapshot
 from core.errors import GatewayError, ProviderError
 from core.plain import PLAIN
 from gateway import settlement
-from gateway.settlement import Attempt, Charge
+from gateway.settlement import Asked, Attempt, Charge, End
 from monitoring.journal import AttemptSettled
 
 CALLER = CallerSpec("key-id", "key name", "llm_1", "team-id", "team name", frozenset())
 REQUEST = ChatRequest(PLAIN, "asked-for", True, False, None, 11, {})
+ASKED = Asked("r", 1.25, CALLER, REQUEST, version=17, labels=("ann", "translation", "nightly"))
 TARGET: Any = SimpleNamespace(
     model=SimpleNamespace(alias="alias", model_id="vendor-model"), provider=SimpleNamespace(id="provider-id", name="provider name")
 )
@@ -41,30 +42,16 @@ CALLED_BY = {"team_id": "team-id", "team_name": "team name", "key_id": "key-id",
 
 
 def attempt() -> Attempt:
-    return Attempt("r-2", 2, TARGET, 1.5, 10.0, UPSTREAM, answer=Answer(b"", None, "stop", 0), first_token_s=10.25)
+    return Attempt("r", 2, TARGET, 1.5, 10.0, UPSTREAM, answer=Answer(b"", None, "stop", 0), first_token_s=10.25)
 
 
 def ended(error: GatewayError | None) -> dict[str, Any]:
-    record = settlement.ended(
-        request_id="r",
-        started_at=1.25,
-        duration_s=0.75,
-        caller=CALLER,
-        request=REQUEST,
-        target=TARGET,
-        attempts=3,
-        charged=CHARGE,
-        error=error,
-        first_token_s=0.5,
-        version=17,
-        dropped=("seed", "top_k"),
-        labels=("ann", "translation", "nightly"),
-    )
-    return asdict(record)
+    end = End(0.75, TARGET, 3, error, first_token_s=0.5, dropped=("seed", "top_k"))
+    return asdict(settlement.ended(ASKED, CHARGE, end))
 
 
 def test_an_opening_says_each_thing_under_its_name() -> None:
-    assert asdict(settlement.opened(attempt(), "r", CALLER, REQUEST, 17, ("ann", "translation", "nightly"))) == CALLED_BY | {
+    assert asdict(settlement.opened(attempt(), ASKED)) == CALLED_BY | {
         "estimated_input_tokens": REQUEST.estimated_input_tokens,
         "started_at": 1.5,
         "request_id": "r",
@@ -112,11 +99,11 @@ def test_a_settlement_says_each_thing_under_its_name() -> None:
         "charges": (),
         "usage_refused": "",
     }
-    assert asdict(settlement.settled(attempt(), "r", CHARGE, None, 10.75)) == answered
+    assert asdict(settlement.settled(attempt(), CHARGE, None, 10.75)) == answered
 
     error = ProviderError("It is overloaded.", vendor_status=529)
     failed = answered | {"status": "error", "error_code": error.code, "vendor_status": 529}
-    assert asdict(settlement.settled(attempt(), "r", CHARGE, error, 10.75)) == failed
+    assert asdict(settlement.settled(attempt(), CHARGE, error, 10.75)) == failed
 
 
 def test_an_end_says_each_thing_under_its_name() -> None:
@@ -156,7 +143,7 @@ def test_an_end_says_each_thing_under_its_name() -> None:
 
 def usage_of(usage: Usage, window: int | None, *, body_bytes: int = 40) -> Usage | None:
     target: Any = SimpleNamespace(model=ModelSpec("m", "alias", "vendor-model", "p", context_window=window))
-    found = Attempt("r-1", 1, target, 1.5, 10.0, UPSTREAM, answer=Answer(b"", usage, "stop", 8))
+    found = Attempt("r", 1, target, 1.5, 10.0, UPSTREAM, answer=Answer(b"", usage, "stop", 8))
     return settlement.charge(
         found, ChatRequest(PLAIN, "asked-for", False, False, None, body_bytes, {}), None, CALLER, Snapshot(1, 0.0)
     ).usage
@@ -176,7 +163,7 @@ def test_a_batch_of_many_short_prompts_may_be_longer_than_the_window() -> None:
 
 def test_a_settlement_of_an_earlier_version_is_still_read() -> None:
     """It ends with `first_token_ms`: what the team owes for it is not known."""
-    whole = msgspec.json.decode(msgspec.json.encode(settlement.settled(attempt(), "r", CHARGE, None, 10.75)))
+    whole = msgspec.json.decode(msgspec.json.encode(settlement.settled(attempt(), CHARGE, None, 10.75)))
     since = AttemptSettled.__struct_fields__.index("cost_reporting_micros") + 1  # and the tag
     earlier = msgspec.json.decode(msgspec.json.encode(whole[:since]), type=AttemptSettled)
     assert (earlier.cost_micros, earlier.first_token_ms) == (4321, 250)

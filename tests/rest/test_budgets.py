@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from access.models import Budget
 from core.periods import period_at
+from llmcontrol.costs import budgets_now
 from monitoring.accounts import Posting, post
 from monitoring.models import BudgetAccount, BudgetEntry
 from tests.rest.conftest import World, attrs
@@ -123,3 +124,12 @@ def test_corrections_never_bring_an_account_to_the_end_of_its_column(root: APICl
 def test_budgets_that_differ_by_currency_alone_have_names_of_their_own(root: APIClient, world: World) -> None:
     names = {root.post(URL, body(world, currency=currency)).json()["name"] for currency in ("USD", "CNY")}
     assert names == {f"The monthly {currency} budget of team {world.team.name}" for currency in ("USD", "CNY")}
+
+
+def test_the_budget_nearest_to_its_limit_is_shown_however_old_it_is(world: World, django_assert_num_queries: Any) -> None:
+    budgets = [Budget.objects.create(user=f"user-{number}", kind="requests", limit=100, period="day") for number in range(70)]
+    start = period_at("day", timezone.now().timestamp()).start
+    BudgetAccount.objects.create(budget_id=str(budgets[0].pk), period_start=start, spent=95)
+    with django_assert_num_queries(2):
+        nearest = budgets_now()[0]
+    assert (nearest["budget"], nearest["used_percent"]) == (budgets[0], 95)

@@ -46,3 +46,21 @@ def test_a_key_that_has_ended_is_none() -> None:
     assert client.get("/api/v1/tasks").status_code == 401
     ApiKey.objects.filter(pk=key.pk).update(expires_at=None, revoked_at=timezone.now())
     assert client.get("/api/v1/tasks").status_code == 401
+
+
+def test_a_key_is_held_within_what_its_team_has_become() -> None:
+    """As at the gateway, whatever the team was when the key was made."""
+    client, _ = client_of(scopes=("tasks", "usage"))
+    Team.objects.update(scopes=["chat", "usage"])
+    assert client.post("/api/v1/tasks", TASK, format="json").status_code == 403
+    assert client.get("/api/v1/tasks").status_code == 403
+    Team.objects.update(scopes=None)
+    assert client.get("/api/v1/tasks").status_code == 200
+
+
+def test_a_key_lasts_no_longer_than_those_of_its_team_may() -> None:
+    client, key = client_of()
+    ApiKey.objects.filter(pk=key.pk).update(created_at=timezone.now() - timedelta(days=8))
+    assert client.get("/api/v1/tasks").status_code == 200
+    Team.objects.update(max_key_days=7)
+    assert client.get("/api/v1/tasks").status_code == 401

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.db.models import Model
 from django.urls import URLPattern, URLResolver, get_resolver
 
@@ -90,3 +91,14 @@ def test_an_administrator_sets_no_password_of_somebody_who_may_more(tenants: Ten
     client = tenants.admin(tenants.people["administrator"])
     assert client.get(f"/admin/auth/user/{tenants.people['superuser'].pk}/password/").status_code == 403
     assert client.get(f"/admin/auth/user/{tenants.people['viewer'].pk}/password/").status_code == 200
+
+
+def test_nor_does_a_role_in_a_team_or_being_switched_off_hide_what_somebody_may(tenants: Tenants) -> None:
+    """Whoever sets a password, and switches a person on, can be that person."""
+    helpdesk = User.objects.create_user("helpdesk", is_staff=True)
+    helpdesk.user_permissions.set(Permission.objects.filter(codename__in=("view_user", "change_user")))
+    client = tenants.admin(helpdesk)
+    operator, manager, nobody = tenants.people["operator"], tenants.ours.people["manager"], User.objects.create_user("nobody")
+    User.objects.filter(pk=operator.pk).update(is_active=False)
+    status = {each.username: client.get(f"/admin/auth/user/{each.pk}/password/").status_code for each in (operator, manager, nobody)}
+    assert status == {operator.username: 403, manager.username: 403, "nobody": 200}

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidRequest
+from gateway.idempotency import KeyReused
 from tasks import queue, service
 from tasks.models import Task, TaskEvent
 from tasks.queue import Ending
-from tasks.service import KeyReused, QueueFull, Submission, Submitter, TooLate
-from tasks.signals import submitted
+from tasks.service import QueueFull, Submission, Submitter, TooLate
+from tasks.signals import submitted, submitting
 from tasks.states import Status
 
 pytestmark = pytest.mark.django_db
@@ -152,6 +153,24 @@ def test_one_idempotency_key_makes_one_task() -> None:
     with pytest.raises(KeyReused):
         submit(asked(prompt="other"), idempotency_key="k")
     submit(asked(), idempotency_key="other")
+
+
+def test_one_key_that_comes_twice_at_once_makes_one_task_for_a_person_too(django_user_model: Any) -> None:
+    """Nothing in the database tells tasks of people apart by their key, so it is the lock that has to."""
+    by, inner = Submitter(user=django_user_model.objects.create_user("ann")), list[Task]()
+
+    def comes_between(**signal: Any) -> None:
+        if not inner:
+            inner.append(Task())
+            inner[:] = service.submit([asked()], by, clock=lambda: NOW, idempotency_key="k")
+
+    submitting.connect(comes_between)
+    try:
+        outer = service.submit([asked()], by, clock=lambda: NOW, idempotency_key="k")
+    finally:
+        submitting.disconnect(comes_between)
+    assert [row.pk for row in outer] == [row.pk for row in inner]
+    assert Task.objects.count() == 1
 
 
 def test_submissions_are_told_after_the_commit(django_capture_on_commit_callbacks: Any) -> None:
