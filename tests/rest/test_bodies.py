@@ -17,6 +17,8 @@ from monitoring.audit import AuditUnavailable
 from monitoring.models import AuditEvent, RequestBody
 from tests.rest.conftest import MOMENT, World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 URL = "/api/v1/requests/req-1/bodies"
 ASKED = b'{"messages":[{"role":"user","content":"<script>alert(1)</script>"}]}'
 
