@@ -85,11 +85,10 @@ def test_f41_a_full_queue(new_stage: Callable[..., Stage], judge: Judge, size: L
 
 @pytest.mark.short("both")
 def test_f42_workers_are_killed_with_twenty_tasks_in_hand(new_stage: Callable[..., Stage], judge: Judge, size: LoadSize) -> None:
-    """The vendor thinks for longer than a worker needs to fill its hands. Under a short load it thinks less, and leases are shorter than
-    delivered."""
+    """The vendor thinks for longer than a worker needs to fill its hands. Under a short load leases are shorter than delivered."""
     full = size.seconds > 30
     stage = new_stage(env={"LLM_MAX_WORKERS": str(IN_HAND), **({} if full else {"LLM_TASK_LEASE_S": "10"})})
-    alias, key = stage.model(f"ok@tokens=3,ttfb={15 if full else 8}"), stage.api_key(scopes=["tasks"])["key"]
+    alias, key = stage.model("ok@tokens=3,ttfb=15"), stage.api_key(scopes=["tasks"])["key"]
     kills, slowest_s, submitted = (KILLS_IN_FULL if full else 1), 0.0, 0
     for number in range(1, kills + 1):
         prompts = [f"nonce:{unique('task')} hello" for _ in range(2 * IN_HAND)]
