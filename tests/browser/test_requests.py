@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_admin_browser import page, picture, pytestmark
+from tests.browser.test_admin_browser import picture, pytestmark
 from tests.e2e import wire
 from tests.e2e.control import Control, unique
 from tests.e2e.vendor import Vendor
 from tests.live import LiveServer
 
-__all__ = ["page", "pytestmark", "server"]
+__all__ = ["pytestmark", "server"]
 
 HOSTILE = "<img src=x onerror=alert(1)> 你好"
 
