@@ -13,6 +13,8 @@ TOOLS := .venv-tools
 PACKAGES := core monitoring providers models_registry access gateway tasks telling llmcontrol
 ARGS ?=
 T ?=
+# Hundreds of processes start in a run of the tests: what one has compiled, the next ones are to find.
+unexport PYTHONDONTWRITEBYTECODE
 # A process for each core, four at most: each has live servers of its own. Who is done takes over tests that another has not begun.
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 

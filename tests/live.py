@@ -32,6 +32,7 @@ _NOT_HANDED_DOWN = (
     "AUDIT_KEY",
     "OUTBOUND_ALLOW",
     "LOCAL_MODEL_ENDPOINT",
+    "PYTHONDONTWRITEBYTECODE",
     *seeds.KEYS.values(),
 )
 # What decides which database it is, and what in it is sealed and signed with.
@@ -39,7 +40,7 @@ _OF_THE_DATABASE = frozenset({"DATABASE_URL", "SECRET_KEY", "KEY_ENCRYPTION_KEYS
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without any setting of the product, plus `extra`."""
+    """This process's environment without any setting of the product, plus `extra`. What one process has compiled, the next ones find."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLM_", "DJANGO_"))}
     for name in _NOT_HANDED_DOWN:
         kept.pop(name, None)

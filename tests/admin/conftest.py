@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
+from pytest_django import DjangoDbBlocker
 
 from access.budgets import correct
 from access.models import ApiKey, Budget, Grant, PersonalToken, Team, TeamMember
@@ -27,6 +29,7 @@ from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.alert_services import save_channel
 from telling.models import Webhook
 from telling.services import new_secret
+from tests.standing import standing
 
 PLANTED = "sk-planted-secret-that-no-page-shows"
 
@@ -72,8 +75,23 @@ def staff(db: None) -> Callable[..., Client]:
     return make
 
 
+@pytest.fixture(scope="module")
+def standing_world(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[bytes]:
+    """To be used by a file as a whole (`pytestmark`), and every test in it begins with the world."""
+    with standing(django_db_blocker, make_world) as made:
+        yield made
+
+
 @pytest.fixture
-def world(db: None) -> World:
+def world(request: pytest.FixtureRequest, db: None) -> World:
+    """Of this test alone where the file has none that stands."""
+    if "standing_world" not in request.fixturenames:
+        return make_world()
+    loaded: World = pickle.loads(request.getfixturevalue("standing_world"))  # noqa: S301  (our own)
+    return loaded
+
+
+def make_world() -> World:
     provider = create_provider(name="vendor", provider_type="openai", secrets=[PLANTED])
     model = LLMModel.objects.create(provider=provider, model_id="gpt-4o-2024-08-06", alias="gpt-4o")
     set_price(model, currency="USD", per_million={"input": "2.50", "output": "10"}, valid_from=timezone.now() - timedelta(days=1))

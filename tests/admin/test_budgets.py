@@ -11,6 +11,8 @@ from monitoring.accounts import Posting, post
 from monitoring.models import BudgetAccount
 from tests.admin.conftest import World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 ADD = "/admin/access/budget/add/"
 
 

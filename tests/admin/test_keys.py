@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
@@ -14,6 +15,8 @@ from django.urls import reverse
 from access.models import ApiKey, PersonalToken
 from access.services import create_personal_token, digest_of
 from tests.admin.conftest import World
+
+pytestmark = pytest.mark.usefixtures("standing_world")
 
 ADD_KEY = "/admin/access/apikey/add/"
 ADD_TOKEN = "/admin/access/personaltoken/add/"

@@ -15,6 +15,8 @@ from access.models import ApiKey, Grant, Team, TeamMember
 from models_registry.models import LLMModel
 from tests.admin.conftest import World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 MEMBERS, ADD_MEMBER = reverse("admin:access_teammember_changelist"), reverse("admin:access_teammember_add")
 KEYS, ADD_KEY = reverse("admin:access_apikey_changelist"), reverse("admin:access_apikey_add")
 ADD_GRANT = reverse("admin:access_grant_add")

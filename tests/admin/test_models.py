@@ -15,6 +15,8 @@ from models_registry.models import ExchangeRate, LLMModel, Price
 from models_registry.services import set_price
 from tests.admin.conftest import World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 LIST = "/admin/models_registry/llmmodel/"
 RATES = "/admin/models_registry/exchangerate/"
 

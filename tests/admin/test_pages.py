@@ -12,6 +12,8 @@ from django.urls import reverse
 
 from tests.admin.conftest import World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 PAGES = sorted(f"{model._meta.app_label}_{model._meta.model_name}" for model in admin.site._registry)
 
 

@@ -13,6 +13,8 @@ from models_registry.models import PromptTemplate, PromptVersion
 from models_registry.prompt_services import Wording, save_prompt
 from tests.admin.conftest import World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 ADD = "/admin/models_registry/prompttemplate/add/"
 FIELDS = {
     "name": "support",

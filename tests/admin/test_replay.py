@@ -19,6 +19,8 @@ from llmcontrol.replay import answered, asked
 from monitoring.models import AuditEvent, RequestBody, RequestLog
 from tests.admin.conftest import World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 HOSTILE = "</script><script>alert(1)</script>"
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
 

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 from django.test import Client
 from django.urls import reverse
 
@@ -16,6 +17,8 @@ from monitoring.interruption import NEVER_ENDED, PROCESS_DIED
 from monitoring.models import RequestBody, RequestLog, UsageRecord
 from monitoring.timeline import MEANINGS, meaning, timeline
 from tests.admin.conftest import World
+
+pytestmark = pytest.mark.usefixtures("standing_world")
 
 
 def url(request: RequestLog) -> str:

@@ -9,6 +9,8 @@ from django.urls import reverse
 from models_registry.models import LLMModel, Route
 from tests.admin.conftest import World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 ADD = "/admin/models_registry/route/add/"
 FIELDS = {
     "alias": "support",

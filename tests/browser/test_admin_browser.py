@@ -28,15 +28,13 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 TIMEOUT_MS = 20_000
-# Redoc wants its maker's logo from the maker's server; that the policy refuses it is right.
-REFUSED_RIGHTLY = "https://cdn.redoc.ly/"
 
 if not os.path.exists(CHROMIUM):
     if os.environ.get("CI"):
         pytest.fail(f"{CHROMIUM} is not installed, and CI needs it: apt-get install chromium", pytrace=False)
     pytest.skip(f"{CHROMIUM} is not installed (apt-get install chromium)", allow_module_level=True)
 
-from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Locator, Page, expect  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -44,33 +42,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Of our own, and without a provider: the house is furnished by hand."""
     with LiveServer(tmp_path_factory.mktemp("admin"), model="none") as running:
         yield running
-
-
-@pytest.fixture
-def page(server: LiveServer, tmp_path: Path) -> Iterator[Page]:
-    """A page of a fresh browser, logged in; fails where the console shows an error, such as a refused script."""
-    complaints: list[str] = []
-
-    def listen(message: ConsoleMessage) -> None:
-        if message.type == "error" and REFUSED_RIGHTLY not in message.text:
-            complaints.append(message.text)
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=CHROMIUM, args=ARGUMENTS, viewport={"width": 1440, "height": 900}
-        )
-        page = context.pages[0]
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("console", listen)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{server.base_url}/admin/")
-        page.fill("input[name=username]", server.username)
-        page.fill("input[name=password]", str(server.password))
-        page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-        yield page
-        context.close()
-    assert not complaints, "\n".join(complaints)
 
 
 def picture(page: Page, name: str) -> None:

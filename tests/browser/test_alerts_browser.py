@@ -10,11 +10,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_admin_browser import page, picture
+from tests.browser.test_admin_browser import picture
 from tests.live import LiveServer
 from tests.telling.receiver import Receiver
 
-__all__ = ["page"]
 PATIENCE_MS = 60_000
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from tests.browser.test_admin_browser import ARGUMENTS, CHROMIUM, TIMEOUT_MS, picture, pytestmark, server
+from tests.browser.conftest import OpensPage
+from tests.browser.test_admin_browser import picture, pytestmark, server
 from tests.browser.test_playground import furnished
 from tests.browser.test_requests import asked, keeping
 from tests.e2e.control import Control
@@ -19,26 +19,10 @@ __all__ = ["pytestmark", "server"]
 
 
 @pytest.fixture
-def chinese(server: LiveServer, tmp_path: Path) -> Iterator[Page]:
-    """A browser of mainland China at the login; fails where the console shows an error."""
-    complaints: list[str] = []
-
-    def listen(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            complaints.append(message.text)
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=CHROMIUM, args=ARGUMENTS, viewport={"width": 1440, "height": 900}, locale="zh-CN"
-        )
-        page = context.pages[0]
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("console", listen)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{server.base_url}/admin/")
+def chinese(opens_page: OpensPage) -> Iterator[Page]:
+    """A browser of mainland China at the login."""
+    with opens_page(locale="zh-CN") as page:
         yield page
-        context.close()
-    assert not complaints, "\n".join(complaints)
 
 
 def log_in(page: Page, server: LiveServer) -> None:

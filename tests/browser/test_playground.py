@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_admin_browser import page, picture, pytestmark, server
+from tests.browser.test_admin_browser import picture, pytestmark, server
 from tests.e2e.control import Control, unique
 from tests.live import LiveServer
 
-__all__ = ["page", "pytestmark", "server"]
+__all__ = ["pytestmark", "server"]
 
 HOSTILE = "<img src=x onerror=alert(1)> 你好"
 

@@ -14,13 +14,13 @@ import pytest
 import requests
 from playwright.sync_api import Page, ViewportSize, expect
 
-from tests.browser.test_admin_browser import page, picture, pytestmark
+from tests.browser.test_admin_browser import picture, pytestmark
 from tests.e2e import wire
 from tests.e2e.control import Control, unique
 from tests.e2e.vendor import Vendor
 from tests.live import LiveServer
 
-__all__ = ["page", "pytestmark", "server"]
+__all__ = ["pytestmark", "server"]
 
 DESK: ViewportSize = {"width": 1440, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}

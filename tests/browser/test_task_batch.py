@@ -13,14 +13,13 @@ import pytest
 from providers import local_model
 from tasks.kinds import KINDS
 from telling import signing
-from tests.browser.test_admin_browser import Page, expect, page, picture
+from tests.browser.test_admin_browser import Page, expect, picture
 from tests.conftest import absent
 from tests.e2e import wire
 from tests.e2e.control import Control, until
 from tests.live import LiveServer
 from tests.telling.receiver import Receiver
 
-__all__ = ["page"]
 pytestmark = [
     *(pytest.mark.browser, pytest.mark.process, pytest.mark.local_model),
     pytest.mark.skipif(

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_admin_browser import add_provider, ask, page, picture, until_shown
+from tests.browser.test_admin_browser import add_provider, ask, picture, until_shown
 from tests.browser.test_alerts_browser import PATIENCE_MS, robot
 from tests.e2e import wire
 from tests.e2e.control import until
 from tests.live import LiveServer
 from tests.telling.receiver import Receiver
 
-__all__ = ["page", "robot"]
+__all__ = ["robot"]
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 
 

@@ -87,7 +87,6 @@ def test_f05_streams_that_outlast_the_grace_are_cut_and_charged(
     judge("F05", "exit after the second signal" if hurried else "exit after the grace", over_s, at_most=2, unit="s")
 
 
-@pytest.mark.short
 @ON_SQLITE
 def test_f06_rolling_restart_under_load(new_stage: Callable[..., Stage], size: LoadSize, judge: Judge) -> None:
     """SIGHUP: the workers go one by one. Half of the clients keep their connections, half take new ones. The grace is the

@@ -50,7 +50,7 @@ def ends(stage: Stage) -> int:
     return int(count)
 
 
-@pytest.mark.short("both")
+@pytest.mark.short
 def test_f41_a_full_queue(new_stage: Callable[..., Stage], judge: Judge, size: LoadSize) -> None:
     """Of what was accepted nothing is lost, whatever was refused beside it; a batch is taken whole or not at all."""
     stage = new_stage(env={"LLM_MAX_QUEUE_SIZE": str(DEPTH), "LLM_MAX_WORKERS": "50"})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from pytest_django import DjangoDbBlocker
 from rest_framework.test import APIClient
 
 from access.models import ApiKey, Budget, Grant, Team, TeamMember
@@ -26,6 +28,7 @@ from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.models import Webhook, WebhookSecret
 from telling.services import new_secret
 from tests.security.access_fixtures import an_alert
+from tests.standing import standing
 
 SECRET = "sk-planted-vendor-key-abcdefgh1234"
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -101,9 +104,20 @@ def allowed(db: None) -> Callable[..., APIClient]:
     return lambda *permissions: client_of(user_with(*permissions, username="allowed"))
 
 
+@pytest.fixture(scope="module")
+def standing_world(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[bytes]:
+    """To be used by a file as a whole (`pytestmark`), and every test in it begins with the world."""
+    with standing(django_db_blocker, make_world) as made:
+        yield made
+
+
 @pytest.fixture
-def world(db: None) -> World:
-    return make_world()
+def world(request: pytest.FixtureRequest, db: None) -> World:
+    """Of this test alone where the file has none that stands."""
+    if "standing_world" not in request.fixturenames:
+        return make_world()
+    loaded: World = pickle.loads(request.getfixturevalue("standing_world"))  # noqa: S301  (our own)
+    return loaded
 
 
 def make_world() -> World:

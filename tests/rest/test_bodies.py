@@ -19,6 +19,8 @@ from monitoring.body_queue import AttemptHeaders, Headers
 from monitoring.models import AuditEvent, RequestBody
 from tests.rest.conftest import MOMENT, World
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 URL = "/api/v1/requests/req-1/bodies"
 ASKED = b'{"messages":[{"role":"user","content":"<script>alert(1)</script>"}]}'
 

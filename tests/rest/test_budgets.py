@@ -15,6 +15,8 @@ from monitoring.accounts import Posting, post
 from monitoring.models import BudgetAccount, BudgetEntry
 from tests.rest.conftest import World, attrs
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 URL = "/api/v1/llm/budgets"
 
 

@@ -12,6 +12,8 @@ from rest_framework.test import APIClient
 from models_registry.models import ExchangeRate, LLMModel, Price
 from tests.rest.conftest import World, attrs
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 MODELS, PRICES = "/api/v1/llm/models", "/api/v1/llm/prices"
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
 from django.urls import URLPattern, URLResolver, get_resolver
-from pytest_django import DjangoDbBlocker
 from rest_framework.test import APIClient
 
 from llmcontrol.rest import DeclaredPermissions
-from tests.rest.conftest import World, make_world
+from tests.rest.conftest import World
+
+pytestmark = pytest.mark.usefixtures("standing_world")
 
 LLM = "/api/v1/llm"
 PROVIDER, MODEL, PRICE = f"{LLM}/providers/{{provider.id}}", f"{LLM}/models/{{model.id}}", f"{LLM}/prices/{{price.id}}"
@@ -194,28 +192,8 @@ def call(client: APIClient, world: World, method: str, path: str, body: Any) -> 
     return int(getattr(client, method)(filled(path, world), filled(body, world), format="json" if body is not None else None).status_code)
 
 
-@pytest.fixture(scope="class")
-def once(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[bytes]:
-    """The world, in a transaction around all tests of a class: making it takes ten times as long as a test of the table."""
-    around = transaction.atomic()
-    around._from_testcase = True  # what is changed within it is told to the audit trail at once
-    with ExitStack() as stack:
-        with django_db_blocker.unblock():
-            stack.enter_context(around)
-            made = pickle.dumps(make_world())
-        yield made
-        with django_db_blocker.unblock():
-            transaction.set_rollback(True)
-            stack.close()
-
-
 @pytest.mark.parametrize(("method", "path", "body", "needed", "success"), TABLE, ids=IDS)
 class TestTable:
-    @pytest.fixture
-    def world(self, once: bytes, db: None) -> World:
-        world: World = pickle.loads(once)  # noqa: S301  (our own; each test may change its copy)
-        return world
-
     def test_anonymous_is_asked_who_they_are(self, anonymous, world, method, path, body, needed, success) -> None:
         response = getattr(anonymous, method)(filled(path, world), filled(body, world), format="json" if body is not None else None)
         assert response.status_code == 401

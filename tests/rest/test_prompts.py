@@ -11,6 +11,8 @@ from rest_framework.test import APIClient
 from models_registry.models import PromptTemplate, PromptVersion
 from tests.rest.conftest import World, attrs
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 URL = "/api/v1/llm/prompts"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"history": "before"}, {"role": "user", "content": "{{question}}"}]
 VARIABLES = [{"name": "question", "max_characters": 100}, {"name": "before", "type": "history", "required": False}]

@@ -8,8 +8,8 @@ import pytest
 from rest_framework.test import APIClient
 
 from providers.models import Provider
-from tests.rest.conftest import attrs
-from tests.rest.test_providers import SECRET, URL
+from tests.rest.conftest import SECRET, attrs
+from tests.rest.provider_body import URL
 
 CONFIG = {
     "api_key": SECRET,

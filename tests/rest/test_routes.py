@@ -10,6 +10,8 @@ from rest_framework.test import APIClient
 from models_registry.models import LLMModel, Route
 from tests.rest.conftest import World, attrs
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 URL = "/api/v1/llm/routes"
 BODY: dict[str, Any] = {
     "alias": "support",

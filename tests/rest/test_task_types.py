@@ -10,6 +10,8 @@ from rest_framework.test import APIClient
 from tasks.models import Task, TaskType
 from tests.rest.conftest import World, attrs
 
+pytestmark = pytest.mark.usefixtures("standing_world")
+
 URL, TASKS = "/api/v1/llm/task-types", "/api/v1/tasks"
 SCHEMA = {"type": "object", "properties": {"mood": {"enum": ["good", "bad"]}}, "required": ["mood"]}
 BODY: dict[str, Any] = {

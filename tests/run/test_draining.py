@@ -22,42 +22,43 @@ pytestmark = pytest.mark.process
 MARGIN_S = 20.0  # a third of the grace, or of the stream, that would be waited for otherwise
 
 
-def test_during_the_delay_it_is_not_ready_and_serves_all_the_same(serve: Callable[..., Served]):
+def test_during_the_delay_it_serves_all_the_same_and_an_idle_connection_is_answered_once_more(serve: Callable[..., Served]):
     served = serve(LLM_DRAIN_DELAY_S="2")
-    served.process.terminate()
-    served.until(lambda: served.get("/ready") == 503)
-    assert served.get("/health") == 200
-    with closing(served.connect()) as connection:
-        response = served.ask(connection, "quick")
-        assert (response.status, response.headers["connection"]) == (200, "close")
-        assert events(response.read())[-1] == "[DONE]"
-    with served.stream("slow") as stream:  # begins within the delay, ends after it
-        served.until(lambda: served.get("/health") == 0)
-        assert events(stream.read())[-1] == "[DONE]"
-    assert served.process.wait(60) == 0
-    assert "Traceback" not in served.log.read_text()
-
-
-def test_an_idle_connection_is_answered_once_more(serve: Callable[..., Served]):
-    served = serve()
     with closing(served.connect()) as idle:
         idle.request("GET", "/health")
         idle.getresponse().read()
         served.process.terminate()
-        served.until(lambda: served.get("/health") == 0)
-        idle.request("GET", "/ready")
-        response = idle.getresponse()
-        assert (response.status, response.headers["connection"]) == (503, "close")
-        assert b"shutting down" in response.read()
+        served.until(lambda: served.get("/ready") == 503)
+        assert served.get("/health") == 200
+        with closing(served.connect()) as connection:
+            response = served.ask(connection, "quick")
+            assert (response.status, response.headers["connection"]) == (200, "close")
+            assert events(response.read())[-1] == "[DONE]"
+        with served.stream("slow") as stream:  # begins within the delay, ends after it
+            served.until(lambda: served.get("/health") == 0)
+            idle.request("GET", "/ready")
+            response = idle.getresponse()
+            assert (response.status, response.headers["connection"]) == (503, "close")
+            assert b"shutting down" in response.read()
+            assert events(stream.read())[-1] == "[DONE]"
     assert served.process.wait(60) == 0
+    assert "Traceback" not in served.log.read_text()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_what_outlasts_the_grace_is_ended_with_an_error_and_charged(serve: Callable[..., Served], workers: str):
+    """A stream, and a body that has not come whole."""
     served = serve("--workers", workers, LLM_SHUTDOWN_GRACE_S="1")
-    with served.stream("endless") as stream:
+    with served.stream("endless") as stream, closing(served.connect()) as sending:
+        sending.putrequest("POST", "/v1/chat/completions")
+        sending.putheader("Authorization", f"Bearer {served.prepared.api_key}")
+        sending.putheader("Content-Length", "100")
+        sending.endheaders(b"{")
         began = time.monotonic()
         served.process.terminate()
+        refused = sending.getresponse()
+        assert (refused.status, refused.headers["connection"]) == (503, "close")
+        assert json.loads(refused.read())["error"]["code"] == "server_busy"
         data = stream.read()
         assert served.process.wait(60) == 0
     assert time.monotonic() - began < 1 + MARGIN_S
@@ -68,21 +69,6 @@ def test_what_outlasts_the_grace_is_ended_with_an_error_and_charged(serve: Calla
     assert ended == "server_busy"
     sent = sum(bool(piece["choices"][0]["delta"].get("content")) for piece in pieces)
     assert sent <= tokens <= sent + 3  # the first ones came before
-    assert "Traceback" not in served.log.read_text()
-
-
-def test_a_body_that_outlasts_the_grace_is_refused_in_words(serve: Callable[..., Served]):
-    served = serve(LLM_SHUTDOWN_GRACE_S="1")
-    with closing(served.connect()) as connection:
-        connection.putrequest("POST", "/v1/chat/completions")
-        connection.putheader("Authorization", f"Bearer {served.prepared.api_key}")
-        connection.putheader("Content-Length", "100")
-        connection.endheaders(b"{")
-        served.process.terminate()
-        response = connection.getresponse()
-        assert (response.status, response.headers["connection"]) == (503, "close")
-        assert json.loads(response.read())["error"]["code"] == "server_busy"
-    assert served.process.wait(60) == 0
     assert "Traceback" not in served.log.read_text()
 
 

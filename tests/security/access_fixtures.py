@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from rest_framework.test import APIClient
@@ -175,8 +174,7 @@ def person_with_role(role: str, **fields: Any) -> User:
     return user
 
 
-@pytest.fixture
-def tenants(db: None) -> Tenants:
+def make_tenants() -> Tenants:
     sync_groups()
     set_exchange_rate(base="CNY", quote="USD", rate="0.1404", valid_from=MOMENT)
     people = {role: person_with_role(role) for role in ROLES}

@@ -6,10 +6,8 @@ import pytest
 from django.contrib import admin
 from django.urls import get_resolver, reverse
 
-from tests.security.access_fixtures import Tenants, tenants
+from tests.security.access_fixtures import Tenants
 from tests.security.test_a13_other_tenants_ids import DETAILED, rest_routes
-
-__all__ = ["tenants"]
 
 HOSTILE = (
     *("ordering=digest", "fields=digest", "digest__startswith=a", "key_hash__startswith=a", "_connector=OR 1=1", "_negated=1"),

@@ -17,9 +17,7 @@ from access.services import SCOPES, MaxSpend, create_api_key, update_api_key
 from core.config import CallerSpec, Snapshot
 from gateway.config.loader import load
 from models_registry.models import LLMModel, Route
-from tests.security.access_fixtures import Tenants, tenants
-
-__all__ = ["tenants"]
+from tests.security.access_fixtures import Tenants
 
 KEYS = "/api/v1/llm/keys"
 

@@ -7,9 +7,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT
-from tests.security.access_fixtures import Tenants, tenants
-
-__all__ = ["tenants"]
+from tests.security.access_fixtures import Tenants
 
 PACKAGES = ("core", "monitoring", "providers", "models_registry", "access", "gateway", "llmcontrol")
 # The local model of quickstart, and nothing that a request could name. (Workers are started by uvicorn's own means.)

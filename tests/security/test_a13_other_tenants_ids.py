@@ -9,9 +9,7 @@ import pytest
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from tests.security.access_fixtures import Tenant, Tenants, tenants
-
-__all__ = ["tenants"]
+from tests.security.access_fixtures import Tenant, Tenants
 
 METHODS = ("get", "put", "patch", "delete", "post")
 # The words of a route that say which row is meant → the row of a tenant.

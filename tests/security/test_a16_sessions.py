@@ -13,9 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from tests.conftest import ROOT
-from tests.security.access_fixtures import Tenants, tenants
-
-__all__ = ["tenants"]
+from tests.security.access_fixtures import Tenants
 
 PASSWORD = "a long enough password"
 pytestmark = pytest.mark.django_db

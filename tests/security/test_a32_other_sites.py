@@ -11,10 +11,8 @@ from django.urls import get_resolver
 from core.errors import NotAuthenticated
 from gateway import admission
 from tests.conftest import ROOT
-from tests.security.access_fixtures import Tenants, tenants
+from tests.security.access_fixtures import Tenants
 from tests.security.test_a13_other_tenants_ids import _PARAMETER, ROWS, rest_routes, row_of
-
-__all__ = ["tenants"]
 
 WRITES = ("post", "put", "patch", "delete")
 

@@ -18,10 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
-from tests.security.access_fixtures import Tenants, tenants
+from tests.security.access_fixtures import Tenants
 from tests.security.test_a12_authorisation_table import _PARAMETER, REST_METHODS, routes, rows_of, undone, with_ids
-
-__all__ = ["tenants"]
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 200)
 ROUTES = sorted({route for route in routes() if route.startswith("/api/")})
