@@ -43,7 +43,7 @@ _CLAIMED = 0.5
 # A failure that no probe has confirmed for so many intervals says nothing any more.
 _FORGOTTEN_AFTER = 3
 _DAY_S = 86_400
-_QUESTION = "Reply with the word ok."
+_QUESTION = "Reply with: ok"
 
 
 class Known(NamedTuple):
@@ -155,8 +155,11 @@ class Prober(Looking):
         tokens = spending.worst_case(self._request(target), target.model, target.window, self._bounds.max_tokens)
         try:
             ((_, most),) = spending.needs([budget], tokens, target, PROBER, snapshot, self._clock.wall())
-        except ModelUnpriced as error:
-            return error.message
+        except ModelUnpriced:
+            return (
+                f"The model {target.model.alias} has no price in {snapshot.currency}, so what a probe of it would cost is not known: "
+                "enter its price to have it probed."
+            )
         spent = max(ledger_micros, self._spent_here(spec.id))
         if spent + most <= spec.probe_budget_micros:
             return ""
@@ -242,8 +245,9 @@ def _worth_asking(runtime: ProviderRuntime, view: View) -> Iterable[Target]:
     return found.values()
 
 
-def _spent_words(spent: int, most: int, budget: int, currency: str) -> str:
+def _spent_words(spent_micros: int, most_micros: int, budget_micros: int, currency: str) -> str:
+    spent, most, budget = plain(spent_micros), plain(most_micros), plain(budget_micros)
     return (
-        f"Of today's budget for probes, {plain(budget)} {currency}, {plain(spent)} is spent and the next may cost {plain(most)}: "
-        "until 00:00 UTC there are no more. Raise the budget for probes of the provider (probe_budget_micros) to have more."
+        f"Of today's budget for probes, {budget} {currency}, {spent} is spent and the next may cost {most}: until 00:00 UTC there are "
+        "no more. Raise the budget for probes of the provider (probe_budget_micros) to have more."
     )
