@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 # A worker that is cancelled asks no vendor again: the next one does.
 RENEWALS_PER_LEASE = 10
+# A feed brings ids one by one: those of such a moment are claimed together. Who comes after a quiet one does not wait.
+_GATHERED_S = 0.02
 
 
 class Attempts(Protocol):
@@ -65,6 +67,7 @@ class Dispatcher:
         # Ids that a feed has brought, and who waits for what comes of them.
         self._offers: dict[str, asyncio.Future[None]] = {}
         self._feed: asyncio.Task[None] | None = None
+        self._filled_at = float("-inf")
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -143,12 +146,14 @@ class Dispatcher:
         if self._feed is None:
             await self._find()
             return
+        await asyncio.sleep(max(0.0, self._filled_at + _GATHERED_S - asyncio.get_running_loop().time()))
         async with self._filling:
             running = self._begun()
             offered = list(islice((each for each in self._offers if each not in running), self._room))
             if not offered:
                 return
             begun = await self._claimed(len(offered), only=offered)
+            self._filled_at = asyncio.get_running_loop().time()
         for task_id in set(offered) - begun:
             self._dealt_with(task_id)
 
