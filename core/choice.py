@@ -12,7 +12,7 @@ Candidates stand in stages: all of one stage come before those of the next. Each
 
 What is known not to be able to take the request is left out, unless nothing else is there to ask: then the vendors judge. What is
 paused is asked last of its stage, save by `priority`, which keeps its order. Those of a provider that did not give its list of models
-when no calls went there are asked after all others, save those that stand in.
+when no calls went there, and those that did not answer a probe, are asked after all others, save those that stand in.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True):
 
     `lacks`: of what the request needs, what this model is known not to have, as a sentence; "" = nothing. `window` 0 = not known, or
     long conversations are shortened for it. `paused_s`: until a call may be tried. `cost_micros` of this request, `expected_s` until
-    its answer is whole: None = not known. `in_flight`: calls of this process. `doubted`: see `gateway.listing`.
+    its answer is whole: None = not known. `in_flight`: calls of this process. `doubted`: see `gateway.listing`,
+    `ill`: see `gateway.probing`.
     """
 
     stage: int
@@ -63,6 +64,11 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True):
     expected_s: float | None = None
     in_flight: int = 0
     doubted: bool = False
+    ill: bool = False
+
+    @property
+    def suspect(self) -> bool:
+        return self.doubted or self.ill
 
 
 class Decision(msgspec.Struct, array_like=True, frozen=True):
@@ -138,10 +144,10 @@ def rejection(candidate: Candidate, facts: Decision) -> str:
 
 def _order(facts: Decision) -> Iterable[int]:
     fit = _fitting(facts)
-    doubted = [index for index in fit if facts.candidates[index].doubted]
-    sound = [index for index in fit if not facts.candidates[index].doubted] if doubted else fit
+    suspect = [index for index in fit if facts.candidates[index].suspect]
+    sound = [index for index in fit if not facts.candidates[index].suspect] if suspect else fit
     for stands_in in (False, True):
-        for found in (sound, doubted):
+        for found in (sound, suspect):
             for number, stage in enumerate(facts.stages):
                 if stage.stands_in is stands_in:
                     yield from _in_stage(stage.strategy, [index for index in found if facts.candidates[index].stage == number], facts)
@@ -219,6 +225,8 @@ def _line(decision: Decision, index: int, place: int | None) -> Line:
 def _reason(strategy: str, candidate: Candidate, decision: Decision) -> str:
     if candidate.paused_s:
         return f"paused after failures or a limit, for another {candidate.paused_s:.1f} s"
+    if candidate.ill:
+        return "asked after the others: it did not answer when it was last probed"
     if candidate.doubted:
         return "asked after the others: it did not give its list of models when it was last asked"
     if strategy == "weighted":

@@ -18,6 +18,8 @@ from core.secrets import Secret
 DEFAULT_CURRENCY = "USD"
 # On a price, in hundredths of a per cent: from for nothing to eleven times as much.
 ADJUSTMENT_BOUNDS_BP = (-10_000, 100_000)
+# A thousand of the reporting currency a day.
+MAX_PROBE_BUDGET_MICROS = 1_000_000_000
 RATE_TYPES = ("token_bucket", "sliding_window", "adaptive")
 _DAY_S = 86_400
 _MAX_RATE = 1_000_000
@@ -145,7 +147,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
 
     `max_concurrency` 0 = no limit, in each process. `limits`: tokens a minute, if any; calls a minute are the `rate`'s affair.
     `price_adjustment_bp`: what we pay beside the price, in basis points: -1500 is 15 % less. `ca_certificates`: PEM of the authorities
-    that may vouch for its certificate, "" = the system's.
+    that may vouch for its certificate, "" = the system's. `probe_budget_micros`: so much may asking its models cost in a day to see
+    whether they answer (`gateway.probing`), in the reporting currency; 0 = they are not asked.
     """
 
     id: str
@@ -161,10 +164,12 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     limits: LimitSpec = LimitSpec()
     price_adjustment_bp: int = 0
     ca_certificates: str = ""
+    probe_budget_micros: int = 0
 
     def refusals(self) -> dict[str, str]:
         """Field, such as `rate.capacity` → why it cannot work; {} = all numbers can."""
-        found = _outside(self, {"max_concurrency": (0, 100_000), "price_adjustment_bp": ADJUSTMENT_BOUNDS_BP})
+        bounds = {"price_adjustment_bp": ADJUSTMENT_BOUNDS_BP, "probe_budget_micros": (0, MAX_PROBE_BUDGET_MICROS)}
+        found = _outside(self, {"max_concurrency": (0, 100_000), **bounds})
         for part, refused in (
             ("rate", self.rate.refusals()),
             ("breaker", self.breaker.refusals()),
@@ -305,6 +310,18 @@ class CallerSpec(msgspec.Struct, frozen=True):
     def may_name(self, alias: str) -> bool:
         """Whether this key may ask for what is called so, if there is such."""
         return alias not in self.hidden and (self.models is None or alias in self.models)
+
+
+# Whose probes are (`gateway.probing`): no team's, and none owes anything for them. It has an id, so that records can be asked for by it.
+PROBER = CallerSpec(
+    key_id="00000000-0000-0000-0000-000000000000",
+    key_name="health probe",
+    prefix="",
+    team_id="",
+    team_name="",
+    scopes=frozenset({"chat"}),
+    price_adjustment_bp=ADJUSTMENT_BOUNDS_BP[0],
+)
 
 
 class BudgetSpec(msgspec.Struct, frozen=True):

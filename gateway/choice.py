@@ -1,8 +1,8 @@
 """From a request to its targets, where its name leaves a choice: `auto`, a route, or several names.
 
 Here the facts of the moment are gathered; what follows from them, `core.choice` decides. Nothing is asked of anybody: health is
-what live traffic has shown (breakers, keys that rest) and, where there was none, what `gateway.listing` has; speed is what
-`gateway.vitals` has measured.
+what live traffic has shown (breakers, keys that rest) and, where there was none, what `gateway.listing` and `gateway.probing` have;
+speed is what `gateway.vitals` has measured.
 """
 
 from __future__ import annotations
@@ -193,6 +193,7 @@ def _candidate(number: int, target: Target, strategy: str, size: _Size, view: Vi
         expected_s=None if expected_s is None else round(expected_s, 6),
         in_flight=vitals.in_flight if vitals is not None else 0,
         doubted=target.runtime.standing.doubt != "",
+        ill=model.model_id in target.runtime.standing.ill,
     )
 
 

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.clock import Clock
 from core.config import ProviderSpec
@@ -45,21 +45,57 @@ _NO_SUCH_ROUTE = (404, 405, 501)
 _LIVE_S = 60.0
 
 
+class Failure(NamedTuple):
+    """Of a probe: why, since when (wall seconds), and when it was last seen (monotonic seconds)."""
+
+    reason: str
+    since_s: float
+    seen_at: float
+
+
 class Standing:
     """What is known of one provider beside its breakers. `doubt` says why its list could not be had, "" = nothing speaks against it.
-    Times in monotonic seconds, `since_s` in wall seconds."""
+    `ill`: by the vendor's names, the models that did not answer a probe (`gateway.probing`); `unprobed` says why one that was due was
+    not made. Times in monotonic seconds, `since_s` in wall seconds."""
 
-    __slots__ = ("answered_at", "called_at", "doubt", "has_listed", "looked_at", "since_s", "spread")
+    __slots__ = ("answered_at", "called_at", "doubt", "has_listed", "ill", "looked_at", "since_s", "spread", "unprobed")
 
     def __init__(self, now: float, spread: float) -> None:
         self.called_at = self.answered_at = float("-inf")
         self.looked_at = now
         self.spread = spread
         self.has_listed = False
+        self.ill: dict[str, Failure] = {}
         self.clear()
 
     def clear(self) -> None:
+        self.trust()
+        self.forget_probes()
+
+    def trust(self) -> None:
+        """As a provider that gives its list is."""
         self.doubt, self.since_s = "", 0.0
+
+    def forget_probes(self) -> None:
+        self.ill.clear()
+        self.unprobed = ""
+
+    def speaks_against(self, model_id: str) -> bool:
+        return self.doubt != "" or model_id in self.ill
+
+    def failed_probe(self, model_id: str, reason: str, now: float, wall_s: float) -> None:
+        before = self.ill.get(model_id)
+        self.ill[model_id] = Failure(reason, before.since_s if before else wall_s, now)
+
+    def in_words(self) -> dict[str, Any]:
+        """The parts `listing` and `probes` of what `providers.states.write` takes."""
+        found: dict[str, Any] = {}
+        if self.doubt:
+            found["listing"] = {"reason": self.doubt, "since": round(self.since_s)}
+        if self.ill or self.unprobed:
+            failed = [{"model": id_, "reason": failure.reason, "since": round(failure.since_s)} for id_, failure in self.ill.items()]
+            found["probes"] = {"failed": failed, "note": self.unprobed}
+        return found
 
     def doubted(self, reason: str, wall_s: float) -> None:
         self.doubt, self.since_s = reason, self.since_s or wall_s
@@ -73,8 +109,35 @@ class Standing:
         return True
 
 
-class Lister:
+class Looking:
+    """Calls `look` every few seconds, until it is stopped."""
+
+    NAME: str
+    _task: asyncio.Task[None] | None = None
+
+    def begin(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._task = asyncio.create_task(self._run(sleep), name=self.NAME)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def look(self) -> None:
+        raise NotImplementedError
+
+    async def _run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        while True:
+            await sleep(_TICK_S)
+            await self.look()
+
+
+class Lister(Looking):
     """Looks every few seconds which of `runtimes` has had no call for `interval_s` (0 = never, else 10 at least), and asks it."""
+
+    NAME = "provider-lists"
 
     def __init__(
         self,
@@ -91,28 +154,15 @@ class Lister:
         self._interval_s = interval_s and max(_LEAST_S, interval_s)
         self._timeout_s = timeout_s
         self._rng = rng or random.Random()
-        self._task: asyncio.Task[None] | None = None
 
     def start(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         if self._interval_s:
-            self._task = asyncio.create_task(self._run(sleep), name="provider-lists")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+            self.begin(sleep)
 
     async def look(self) -> None:
         """Asks those whose time has come. Never raises for a vendor's sake."""
         places = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*[self._ask(runtime, places) for runtime in self._runtimes() if self._is_due(runtime)])
-
-    async def _run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        while True:
-            await sleep(_TICK_S)
-            await self.look()
 
     def _pause_s(self, standing: Standing) -> float:
         return min(self._interval_s, _DOUBTED_S) if standing.doubt else self._interval_s

@@ -158,7 +158,7 @@ class Manager:
             runtime.hear(heard)
             self.publish_breakers()
 
-    def _serves(self, heard: news.Opened | news.Closed | news.Rests | news.Works) -> bool:
+    def _serves(self, heard: news.OfModel) -> bool:
         """Whether a model that is configured is asked for there. Only a key rests for every model."""
         if not heard.model:
             return isinstance(heard, news.Rests)

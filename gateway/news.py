@@ -1,4 +1,5 @@
-"""What processes tell each other of vendors: breakers that open and close, keys that rest and work again, lists that were not given.
+"""What processes tell each other of vendors: breakers that open and close, keys that rest and work again, lists that were not
+given, probes that failed.
 
 Times travel as seconds from now: the monotonic clocks of two machines have nothing in common. What was heard is not told on,
 and a message that is lost costs no more than finding out for oneself.
@@ -75,6 +76,21 @@ class Listed(msgspec.Struct, frozen=True, tag_field="what", tag="listed"):
     provider: _Id
 
 
+class Ill(msgspec.Struct, frozen=True, tag_field="what", tag="ill"):
+    """A model that did not answer a probe; see `gateway.probing`. `model` is the vendor's name of it."""
+
+    provider: _Id
+    model: _Id
+    reason: _Reason
+
+
+class Well(msgspec.Struct, frozen=True, tag_field="what", tag="well"):
+    """A model that was ill and has answered."""
+
+    provider: _Id
+    model: _Id
+
+
 class Reset(msgspec.Struct, frozen=True, tag_field="what", tag="reset"):
     """Of everything at a provider, by an administrator, at `reset_at` (wall seconds of the database's row)."""
 
@@ -83,7 +99,8 @@ class Reset(msgspec.Struct, frozen=True, tag_field="what", tag="reset"):
 
 
 OfProvider = Unlisted | Listed | Reset
-News = Opened | Closed | Rests | Works | OfProvider
+OfModel = Opened | Closed | Rests | Works | Ill | Well
+News = OfModel | OfProvider
 
 
 def tell(peers: Peers, news: News) -> None:

@@ -187,6 +187,16 @@ class Generation:
         return (*dropped, self._left_out) if self._left_out else dropped
 
     @property
+    def attempts(self) -> int:
+        """How often a vendor was asked, up to now."""
+        return self._attempts
+
+    @property
+    def charged(self) -> Charge:
+        """What the last attempt came to; known after `end`."""
+        return self._charge
+
+    @property
     def provider_name(self) -> str:
         return self._target.provider.name if self._target else ""
 

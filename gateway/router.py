@@ -110,10 +110,10 @@ def targets_for(view: View, caller: CallerSpec, request: ChatRequest) -> tuple[T
 
 
 def doubted_last(targets: tuple[Target, ...]) -> tuple[Target, ...]:
-    """Those whose provider did not give its list of models come after the others; see `gateway.listing`."""
-    if not any(target.runtime.standing.doubt for target in targets):
+    """Those of whom `gateway.listing` or `gateway.probing` found that they do not answer come after the others."""
+    if not any((standing := target.runtime.standing).doubt or standing.ill for target in targets):
         return targets
-    return tuple(sorted(targets, key=lambda target: target.runtime.standing.doubt != ""))
+    return tuple(sorted(targets, key=lambda target: target.runtime.standing.speaks_against(target.model.model_id)))
 
 
 def of_right_kind(targets: tuple[Target, ...], request: ChatRequest, alias: str, param: str = "model") -> tuple[Target, ...]:

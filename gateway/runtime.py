@@ -19,7 +19,7 @@ from gateway.breaker import BreakerGate
 from gateway.keypool import MAX_REST_S, Key, KeyPool
 from gateway.limits import Local
 from gateway.listing import Standing, spread
-from gateway.news import Closed, Listed, News, Opened, Reset, Rests, Unlisted, Works, tell
+from gateway.news import Closed, Ill, Listed, News, Opened, Reset, Rests, Unlisted, Well, Works, tell
 from gateway.rates import Rate, ceil_ms, shared_out
 from gateway.retry import RetryBudget
 from gateway.sharing import places
@@ -95,6 +95,8 @@ class ProviderRuntime:
         self._set_rate(self._rate_for(spec, None if moved and self._adaptive else self._rate, self.spec, now))
         for breaker in self._breakers.values():
             breaker.apply(spec.breaker)
+        if not spec.probe_budget_micros:
+            self.standing.forget_probes()  # nobody would find out that it is well again
         self._pool.apply(spec.keys)
         kept = {key.id for key in self._pool.keys}
         self._breakers = {place: gate for place, gate in self._breakers.items() if place[0] in kept}
@@ -212,11 +214,17 @@ class ProviderRuntime:
                     self.reset()
                 return
             case Listed():
-                self.standing.clear()
+                self.standing.trust()
                 return
             case Unlisted():
                 if not self.standing.heard(news.reason, now, self.clock.wall()):
                     self.tell(Listed(self.spec.id))
+                return
+            case Ill():
+                self.standing.failed_probe(news.model, news.reason, now, self.clock.wall())
+                return
+            case Well():
+                self.standing.ill.pop(news.model, None)
                 return
         key = self._pool.get(news.key)
         if key is None or (isinstance(news, Opened | Rests) and news.reset_at < self._reset_at):
@@ -233,11 +241,13 @@ class ProviderRuntime:
             case Works():
                 key.works(news.model, now)
 
-    def believe(self) -> None:
-        """The vendor has answered: what spoke against it does not any more, here and elsewhere."""
+    def believe(self, model_id: str = "") -> None:
+        """The vendor has answered, and that model has: what spoke against them does not any more, here and elsewhere."""
         if self.standing.doubt:
-            self.standing.clear()
+            self.standing.trust()
             self.tell(Listed(self.spec.id))
+        if self.standing.ill.pop(model_id, None):
+            self.tell(Well(self.spec.id, model_id))
 
     def reset(self) -> None:
         """Closes every breaker, ends every key's rest and every doubt, as an administrator asked."""
@@ -248,8 +258,8 @@ class ProviderRuntime:
             key.rests.clear()
 
     def trouble(self) -> dict[str, Any]:
-        """Breakers that have counted failures, keys that rest and a list that was not given, as `providers.states.write` takes them;
-        {} where all is well."""
+        """Breakers that have counted failures, keys that rest, a list that was not given and probes that failed or were not made,
+        as `providers.states.write` takes them; {} where all is well."""
         now, wall_s = self.clock.monotonic(), self.clock.wall()
 
         def at(wait_s: float) -> float:
@@ -273,9 +283,8 @@ class ProviderRuntime:
             for model_id, rest in key.rests.items()
             if not model_id or rest.wait_s(now)
         ]
-        standing = self.standing
-        listing = {"listing": {"reason": standing.doubt, "since": round(standing.since_s)}} if standing.doubt else {}
-        return {"breakers": breakers, "rests": rests, **listing} if breakers or rests or listing else {}
+        doubts = self.standing.in_words()
+        return {"breakers": breakers, "rests": rests, **doubts} if breakers or rests or doubts else {}
 
     def failing(self, model_id: str) -> bool:
         """Whether every key's last call of this model failed: another call there is a retry, whoever makes it."""

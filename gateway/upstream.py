@@ -102,8 +102,8 @@ class Upstream:
         if request.stream:
             self.reader = self._adapter.stream_reader(request)
         answered_at = standing.answered_at = runtime.clock.monotonic()
-        if standing.doubt:
-            runtime.believe()
+        if standing.doubt or standing.ill:
+            runtime.believe(self._model_id)
         self.vendor_s = answered_at - sent_at
 
     async def count(self, request: ChatRequest, model: ModelSpec) -> int:

@@ -31,6 +31,7 @@ from gateway.budget import Budgets  # noqa: E402
 from gateway.cache import Cache  # noqa: E402
 from gateway.config.budgets import DatabaseBank  # noqa: E402
 from gateway.config.loader import load  # noqa: E402
+from gateway.config.probes import DatabaseLedger  # noqa: E402
 from gateway.config.publisher import current_version  # noqa: E402
 from gateway.config.states import StatePublisher  # noqa: E402
 from gateway.config.watcher import Watcher  # noqa: E402
@@ -41,6 +42,8 @@ from gateway.idempotency import Flights  # noqa: E402
 from gateway.listing import Lister  # noqa: E402
 from gateway.manager import Manager  # noqa: E402
 from gateway.pipeline import Pipeline  # noqa: E402
+from gateway.probing import Bounds as ProbeBounds  # noqa: E402
+from gateway.probing import Prober  # noqa: E402
 from gateway.progress import ProgressNotes  # noqa: E402
 from gateway.sharing.answers import Answers  # noqa: E402
 from gateway.sharing.entries import Entries  # noqa: E402
@@ -95,6 +98,7 @@ class DataPlane:
         self._lister = Lister(manager.runtimes, self.peers, clock, settings.LIST_INTERVAL_S, settings.LIST_TIMEOUT_S)
         self._tracer = tracing.tracer()
         self._pipeline = self._pipeline_of(manager, clock)
+        self._prober = self._prober_of(manager, clock)
         states = StatePublisher(manager.provider_states)
         self._watcher = Watcher(load, current_version, self._apply, settings.CONFIG_POLL_S, publish=states.due, aged=self._aged)
         gateway.bodies = BodyQueue(settings.BODY_MAX_BYTES, settings.BODY_QUEUE_BYTES) if settings.BODY_MAX_BYTES else None
@@ -127,6 +131,20 @@ class DataPlane:
             tracer=self._tracer,
         )
 
+    def _prober_of(self, manager: Manager, clock: SystemClock) -> Prober:
+        """Probes are requests of their own: not tried again, not counted among those of callers, in no trace and no cache."""
+        pipeline = Pipeline(
+            manager,
+            self._journal,
+            clock,
+            max_retries=0,
+            max_in_flight=settings.MAX_STREAMS,
+            strict=settings.ACCOUNTING == "strict",
+            budgets=self._budgets,
+        )
+        bounds = ProbeBounds(settings.PROBE_INTERVAL_S, settings.PROBE_TIMEOUT_S, settings.PROBE_TOKENS)
+        return Prober(pipeline, DatabaseLedger(), self.peers, bounds)
+
     def start(self) -> None:
         self._tasks.append(asyncio.create_task(self._bring_up()))
 
@@ -150,6 +168,7 @@ class DataPlane:
         self._stopping = True
         self._gateway.pipeline, self._gateway.not_ready_because = None, "the gateway is shutting down"
         self._tasks[0].cancel()
+        await self._prober.stop()
         await self._lister.stop()
         await self._watcher.stop()
         await self._cache.stop()
@@ -203,6 +222,7 @@ class DataPlane:
         self._deliverer.start()
         self._watch.start()
         self._lister.start()
+        self._prober.start()
         self.feed.hub.start()
         if settings.TASK_CONCURRENCY:
             submitted.connect(self._wake)

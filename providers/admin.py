@@ -18,7 +18,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
 
 from monitoring.columns import display
-from monitoring.pages import Pages, SavesThroughService, show_refusal
+from monitoring.pages import Pages, SavesThroughService, amount, show_refusal
 from providers import services, states
 from providers.adapters import registry
 from providers.forms import OPTION_PREFIX, AddKeyForm, ProviderForm, RotateKeyForm, TestConnectionForm, option_fields, provider_form
@@ -41,6 +41,7 @@ _COLUMNS = (
     "tokens_per_minute",
     "max_concurrency",
     "price_adjustment_bp",
+    "probe_budget_micros",
     "ca_certificates",
     "breaker_fail_max",
     "breaker_reset_timeout_s",
@@ -141,7 +142,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
                 },
             ),
             (_("Limits"), {"fields": _LIMITS, "classes": ("collapse",)}),
-            (_("Money"), {"fields": ("price_adjustment_bp",), "classes": ("collapse",)}),
+            (_("Money"), {"fields": ("price_adjustment_bp", "probe_budget_micros"), "classes": ("collapse",)}),
             (_("Breaker"), {"fields": _BREAKER, "classes": ("collapse",)}),
             (_("Certificate"), {"fields": ("ca_certificates",), "classes": ("collapse",)}),
             (_("Timeouts, in seconds"), {"fields": _TIMEOUTS, "classes": ("collapse",)}),
@@ -157,7 +158,7 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
         status = states.statuses([row])[0] if row else None
-        return super().change_view(request, object_id, form_url, {"status": status, **(extra_context or {})})
+        return super().change_view(request, object_id, form_url, {"status": status, **_probes(status), **(extra_context or {})})
 
     # Saving ---------------------------------------------------------------------------------------------------------
     def save_model(self, request: HttpRequest, obj: Provider, form: ProviderForm, change: bool) -> None:
@@ -290,6 +291,12 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
         self.log_change(request, provider, logged)
         messages.success(request, said)
         return redirect(self.url_of(provider))
+
+
+def _probes(status: dict[str, Any] | None) -> dict[str, str]:
+    """What the page says they cost."""
+    probes = status["probes"] if status else None
+    return {name: amount(probes[f"{name}_micros"], probes["currency"]) for name in ("spent", "budget")} if probes else {}
 
 
 def _in_form_words(refused: ValidationError, key_field: str) -> ValidationError:

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
-from core.config import ADJUSTMENT_BOUNDS_BP, BreakerSpec, LimitSpec, RateSpec, TimeoutSpec
+from core.config import ADJUSTMENT_BOUNDS_BP, MAX_PROBE_BUDGET_MICROS, BreakerSpec, LimitSpec, RateSpec, TimeoutSpec
 from core.connector import tls_trusting
 from core.errors import ConfigurationError
 from core.secrets import Secret, origin
@@ -156,6 +156,14 @@ class Provider(models.Model):
         default=0,
         validators=[MinValueValidator(ADJUSTMENT_BOUNDS_BP[0]), MaxValueValidator(ADJUSTMENT_BOUNDS_BP[1])],
         help_text="What we pay beside its prices, in hundredths of a per cent: -1500 is 15% less, 500 is 5% more.",
+    )
+    probe_budget_micros = models.BigIntegerField(
+        "budget for probes",
+        default=0,
+        db_default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(MAX_PROBE_BUDGET_MICROS)],
+        help_text="Models that nobody calls are asked for a word now and then, which costs a little: at most so much a day, in millionths "
+        "of the reporting currency. 0 = they are not asked.",
     )
     ca_certificates = models.TextField(
         "CA certificates",

@@ -34,6 +34,7 @@ WRITABLE = (
     "tokens_per_minute",
     "max_concurrency",
     "price_adjustment_bp",
+    "probe_budget_micros",
     "ca_certificates",
     "breaker_fail_max",
     "breaker_reset_timeout_s",
@@ -73,6 +74,7 @@ def spec_of(provider: Provider, keys: Iterable[ProviderKey]) -> ProviderSpec:
         limits=provider.limits,
         price_adjustment_bp=provider.price_adjustment_bp,
         ca_certificates=provider.ca_certificates,
+        probe_budget_micros=provider.probe_budget_micros,
     )
 
 

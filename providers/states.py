@@ -1,5 +1,5 @@
 """What the gateway's processes have learnt of providers: which breakers are open, which keys rest, why, and until when; and whose
-list of models could not be had.
+list of models could not be had, and which models did not answer a probe.
 
 Each process writes down what is not well (`write`); a provider that nobody speaks of is well. What people see is put
 together from all processes that have written lately (`statuses`).
@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from monitoring.models import UsageRecord
+from monitoring.probes import spent_micros
 from providers.models import Provider, ProviderKey, ProviderState
 
 # Worst last.
@@ -28,7 +30,8 @@ _MAX_RECORDS = 5_000
 def write(process: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Replaces what `process` said. `found`: by provider id
     `{"breakers": [{"key", "model", "state", "failures", "reason", "next_try_at"}], "rests": [{"key", "model", "reason", "next_try_at"}],
-    "listing": {"reason", "since"}}`, the last one where there is something to say,
+    "listing": {"reason", "since"}, "probes": {"failed": [{"model", "reason", "since"}], "note"}}`, the last two where there is
+    something to say,
     times in wall seconds. What silent processes left is cleared. Raises DatabaseError."""
     now = timezone.now()
     rows = [ProviderState(process=process, provider_id=provider_id, state=state, updated_at=now) for provider_id, state in found.items()]
@@ -47,7 +50,14 @@ def statuses(providers: Sequence[Provider]) -> list[dict[str, Any]]:
     for row in ProviderState.objects.filter(provider__in=providers, updated_at__gte=since).order_by("process"):
         said[row.provider_id].append(row.state)
     usage = _usage([str(provider.pk) for provider in providers])
-    return [_status(provider, said[provider.pk], usage[str(provider.pk)]) for provider in providers]
+    spent = spent_micros((str(provider.pk) for provider in providers if provider.probe_budget_micros), timezone.now())
+    return [
+        {
+            **_status(provider, said[provider.pk], usage[str(provider.pk)]),
+            "probes": _probes(provider, [state["probes"] for state in said[provider.pk] if "probes" in state], spent),
+        }
+        for provider in providers
+    ]
 
 
 def _status(provider: Provider, said: list[dict[str, Any]], usage: list[tuple[str, int]]) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def _status(provider: Provider, said: list[dict[str, Any]], usage: list[tuple[st
         "active": provider.is_active,
         "breaker": max((breaker["state"] for breaker in breakers), key=BREAKER_STATES.index, default="closed"),
         "breakers": breakers,
-        "listing": _listing([state["listing"] for state in said if "listing" in state]),
+        "listing": _since([state["listing"] for state in said if "listing" in state]),
         "limiter": {
             "type": provider.rate_type,
             "capacity": provider.rate_capacity,
@@ -102,12 +112,29 @@ def _breakers(said: list[dict[str, Any]], keys: Mapping[str, ProviderKey]) -> li
     return found
 
 
-def _listing(words: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _since(words: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Since when the first process has doubted, and what the last one to find out was told; None = nobody doubts."""
     if not words:
         return None
     latest = max(words, key=lambda word: word["since"])
     return {"reason": latest["reason"], "since": _moment(min(word["since"] for word in words)), "processes": len(words)}
+
+
+def _probes(provider: Provider, words: list[dict[str, Any]], spent: Mapping[str, int]) -> dict[str, Any] | None:
+    """None = it is not probed."""
+    if not provider.probe_budget_micros:
+        return None
+    by_model: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for word in words:
+        for failure in word["failed"]:
+            by_model[failure["model"]].append(failure)
+    return {
+        "budget_micros": provider.probe_budget_micros,
+        "spent_micros": spent.get(str(provider.pk), 0),
+        "currency": settings.REPORTING_CURRENCY,
+        "failed": [{"model": model, **(_since(found) or {})} for model, found in sorted(by_model.items())],
+        "note": next((word["note"] for word in words if word["note"]), ""),
+    }
 
 
 def _key(key: ProviderKey, rests: list[dict[str, Any]]) -> dict[str, Any]:

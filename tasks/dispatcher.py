@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 # A worker that is cancelled asks no vendor again: the next one does.
 RENEWALS_PER_LEASE = 10
+# A feed brings ids one by one: those of such a moment are claimed together. Who comes after a quiet one does not wait.
+_GATHERED_S = 0.02
 
 
 class Attempts(Protocol):
@@ -51,15 +53,21 @@ class Dispatcher:
         self._poll_s = poll_s
         self._name = secrets.token_hex(8)
         self._database = DatabaseThread("tasks")
-        self._turn, self._filling = asyncio.Lock(), asyncio.Lock()
+        # Leases wait for nothing else that this process has to say to the database: they would run out in the queue.
+        self._lease_keeper = DatabaseThread("task-leases")
+        self._turn, self._filling, self._renewing = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._resting = self._stopping = False
         self._running: dict[Claim, asyncio.Task[None]] = {}
         # Of those, the ones whose attempt is over and is being written down: they are not to be cancelled.
         self._over: set[Claim] = set()
+        # What came of those that wait to be written down, and those that were written down with another's.
+        self._endings: dict[Claim, Ending] = {}
+        self._written_with: set[Claim] = set()
         # Ids that a feed has brought, and who waits for what comes of them.
         self._offers: dict[str, asyncio.Future[None]] = {}
         self._feed: asyncio.Task[None] | None = None
+        self._filled_at = float("-inf")
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -118,6 +126,7 @@ class Dispatcher:
                 attempt.cancel()
         await asyncio.gather(*left.values(), return_exceptions=True)
         await self._database.disconnect()
+        await self._lease_keeper.disconnect()
 
     async def _forever(self, work: Callable[[], Awaitable[None]], every_s: float, news: asyncio.Event | None = None) -> None:
         while True:
@@ -137,11 +146,14 @@ class Dispatcher:
         if self._feed is None:
             await self._find()
             return
+        await asyncio.sleep(max(0.0, self._filled_at + _GATHERED_S - asyncio.get_running_loop().time()))
         async with self._filling:
-            offered = list(islice((each for each in self._offers if each not in self._begun()), self._room))
+            running = self._begun()
+            offered = list(islice((each for each in self._offers if each not in running), self._room))
             if not offered:
                 return
             begun = await self._claimed(len(offered), only=offered)
+            self._filled_at = asyncio.get_running_loop().time()
         for task_id in set(offered) - begun:
             self._dealt_with(task_id)
 
@@ -176,12 +188,14 @@ class Dispatcher:
         claims = list(self._running)
         if not claims:
             return
-        ours = set(await self._ask(lambda: queue.renew(claims, self._wall(), self._lease_s)))
+        async with self._renewing:
+            ours = set(await self._lease_keeper.run(lambda: queue.renew(claims, self._wall(), self._lease_s)))
         for claimed in claims:
             if claimed not in ours and claimed not in self._over and (attempt := self._running.get(claimed)) is not None:
                 attempt.cancel()
 
     async def _reap(self) -> None:
+        await self._tend()  # whoever had no processor for a while is not to take its own tasks for those of the dead
         returned, _ = await self._ask(lambda: queue.reap(self._wall()))
         waiting, oldest_s = await self._ask(lambda: queue.standing(self._wall()))
         metrics.QUEUE_LENGTH.set(waiting)
@@ -208,15 +222,33 @@ class Dispatcher:
     async def _written(self, claimed: Claim, outcome: Ending) -> None:
         """An ending that cannot be written now is tried until its lease is over; then another worker does the task again."""
         until = self._wall() + self._lease_s
+        write = self._end
         while True:
             try:
-                await asyncio.shield(self._ask(lambda: queue.end(claimed, outcome, self._wall())))
+                await asyncio.shield(write(claimed, outcome))
                 return
             except DatabaseError as exc:
                 if self._wall() >= until or self._stopping:
                     _log.error("what came of %s cannot be written (%s); it will be done again", claimed.task, in_one_line(exc))
                     return
+                write = self._end_alone
                 await asyncio.sleep(self._poll_s)
+
+    async def _end(self, claimed: Claim, outcome: Ending) -> None:
+        """Whose turn it is writes for all that wait by then. Where that fails, each of the others writes its own."""
+        self._endings[claimed] = outcome
+        async with self._turn:
+            if claimed in self._written_with:
+                self._written_with.discard(claimed)
+                return
+            together = {claimed: outcome}
+            if claimed in self._endings:
+                together, self._endings = self._endings, {}
+            await self._database.run(lambda: queue.end_all(together, self._wall()))
+            self._written_with.update(together.keys() - {claimed})
+
+    async def _end_alone(self, claimed: Claim, outcome: Ending) -> None:
+        await self._ask(lambda: queue.end(claimed, outcome, self._wall()))
 
     async def _ask(self, work: Callable[[], _T]) -> _T:
         async with self._turn:

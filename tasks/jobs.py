@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 import psycopg_pool
@@ -30,6 +33,7 @@ _EPOCH_S = 1_757_000_000
 _CONNECTIONS = 4
 _GIVE_UP_S = 1.0
 _CONNECTED_WITHIN_S = 5.0  # a worker that ends while the database is away waits for this some times in a row
+_CHECKED_EVERY_S = 1.0
 _FAILURES = (exceptions.ProcrastinateException, psycopg.Error, psycopg_pool.PoolTimeout, OSError)
 _log = logging.getLogger(__name__)
 
@@ -78,6 +82,7 @@ class Feed:
             max_size=_CONNECTIONS,
             timeout=_CONNECTED_WITHIN_S,
             reconnect_timeout=self._silence_s,
+            pool_factory=_pool,
         )
         app = App(connector=connector)
         app.task(name=NAME, queue=QUEUE)(self._attempt)
@@ -112,6 +117,19 @@ class Feed:
                 await app.job_manager.prune_stalled_workers(self._silence_s)
             except _FAILURES as exc:
                 _log.warning("what workers that are gone have left behind stays for now (%s)", in_one_line(exc))
+
+
+def _pool(**options: Any) -> psycopg_pool.AsyncConnectionPool:
+    """procrastinate's, which would ask before each use of a connection whether it still works: half of what it asks in all."""
+    checked_at: WeakKeyDictionary[psycopg.AsyncConnection, float] = WeakKeyDictionary()
+
+    async def check(connection: psycopg.AsyncConnection) -> None:
+        now = time.monotonic()
+        if now - checked_at.get(connection, float("-inf")) >= _CHECKED_EVERY_S:
+            await psycopg_pool.AsyncConnectionPool.check_connection(connection)
+            checked_at[connection] = now
+
+    return psycopg_pool.AsyncConnectionPool(**{**options, "check": check})
 
 
 def _cancelled() -> bool:

@@ -6,6 +6,7 @@ A worker that was thought dead and is not finds its fence outdated: what it brin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,20 +66,48 @@ def claim(worker: str, most: int, now: float, lease_s: float, *, only: Iterable[
 
 
 def renew(claims: Sequence[Claim], now: float, lease_s: float) -> list[Claim]:
-    """Those that are still this worker's; the others were cancelled, or given to another worker."""
+    """Those that are still this worker's; the others were cancelled, or given to another worker. What was put back because its lease
+    had run out, and nobody has begun, is this worker's again: it is at work on it."""
     with transaction.atomic():
-        running = Task.objects.filter(pk__in=[each.task.pk for each in claims], status=Status.RUNNING)
-        held = set(_locked(running).values_list("pk", "fence"))
-        ours = [each for each in claims if (each.task.pk, each.fence) in held]
-        if ours:
-            Task.objects.filter(pk__in=[each.task.pk for each in ours], status=Status.RUNNING).update(lease_until=now + lease_s)
-    return ours
+        rows = Task.objects.filter(pk__in=[each.task.pk for each in claims], status__in=(Status.RUNNING, Status.QUEUED))
+        found = {pk: state for pk, *state in _locked(rows).values_list("pk", "status", "fence", "run_after")}
+        held = [each for each in claims if found.get(each.task.pk, ())[:2] == [Status.RUNNING, each.fence]]
+        # `reap` alone raises the fence and leaves the rest as it was; whoever ends an attempt says when the next one may begin.
+        reaped = [each for each in claims if found.get(each.task.pk) == [Status.QUEUED, each.fence + 1, each.task.run_after]]
+        if held:
+            Task.objects.filter(pk__in=[each.task.pk for each in held]).update(lease_until=now + lease_s)
+        if reaped:
+            values = {"status": Status.RUNNING, "worker": reaped[0].task.worker, "lease_until": now + lease_s}
+            Task.objects.filter(pk__in=[each.task.pk for each in reaped]).update(fence=F("fence") - 1, **values)
+            _note([each.task for each in reaped], now)
+    return [*held, *reaped]
 
 
 def end(claimed: Claim, outcome: Ending, now: float) -> bool:
     """Writes what came of it. False: the task is no longer this worker's, and nothing was written."""
+    return bool(end_all({claimed: outcome}, now))
+
+
+def end_all(outcomes: Mapping[Claim, Ending], now: float) -> list[Task]:
+    """As `end`, of several in one transaction, which costs more than what is in it. Returns those that were written, as they are now."""
+    with transaction.atomic():
+        rows = [row for claimed, outcome in outcomes.items() if (row := _ended(claimed, _values(claimed, outcome, now)))]
+        _moved(rows, now)
+    return rows
+
+
+def _ended(claimed: Claim, values: Mapping[str, Any]) -> Task | None:
+    """The claim's own row stays as it was: what is not committed is written again from it."""
+    if not Task.objects.filter(pk=claimed.task.pk, fence=claimed.fence, status=Status.RUNNING).update(**values):
+        return None
+    row = copy(claimed.task)
+    _set(row, values)
+    return row
+
+
+def _values(claimed: Claim, outcome: Ending, now: float) -> dict[str, Any]:
     again = outcome.again_at is not None
-    values: dict[str, Any] = {
+    return {
         "status": Status.QUEUED if again else outcome.status,
         "result": outcome.result,
         "error_code": outcome.error_code,
@@ -89,13 +118,6 @@ def end(claimed: Claim, outcome: Ending, now: float) -> bool:
         **({"run_after": outcome.again_at} if again else {"finished_at": moment(now)}),
         **({} if outcome.counted else {"attempts": claimed.task.attempts - 1}),
     }
-    with transaction.atomic():
-        task = claimed.task
-        if not Task.objects.filter(pk=task.pk, fence=claimed.fence, status=Status.RUNNING).update(**values):
-            return False
-        _set(task, values)
-        _moved([task], now, outcome.error_message)
-    return True
 
 
 def cancel(task_id: Any, now: float) -> bool:
@@ -158,9 +180,9 @@ def tell_again(task_ids: Sequence[str]) -> None:
         _enqueue(Task.objects.filter(pk__in=task_ids, status=Status.QUEUED))
 
 
-def _moved(rows: Sequence[Task], now: float, note: str = "") -> None:
+def _moved(rows: Sequence[Task], now: float) -> None:
     """Every way out of a worker's hands, and every end of a task, comes through here, in the transaction that makes it so."""
-    _note(rows, now, note)
+    _note(rows, now)
     _enqueue([row for row in rows if row.status == Status.QUEUED])
     if distributed():
         _enqueue(limits.next_in_line(rows))
@@ -182,10 +204,10 @@ def _set(row: Task, values: Mapping[str, Any]) -> None:
         setattr(row, name, value)
 
 
-def _note(rows: Sequence[Task], now: float, note: str = "") -> None:
+def _note(rows: Sequence[Task], now: float) -> None:
     at = moment(now)
     TaskEvent.objects.bulk_create(
-        TaskEvent(task=row, status=row.status, attempt=row.attempts, note=(note or row.error_message)[:500], at=at) for row in rows
+        TaskEvent(task=row, status=row.status, attempt=row.attempts, note=row.error_message[:500], at=at) for row in rows
     )
     if rows:
         changed.send(Task, tasks=list(rows))

@@ -36,6 +36,7 @@ SENTENCES: Final = (
     *("core/money.py", "core/guard.py", "core/errors.py", "core/addresses.py", "providers/adapters/registry.py"),
     *("monitoring/admin.py", "monitoring/audit_admin.py", "monitoring/explain.py", "monitoring/filters.py", "monitoring/pages.py"),
     *("monitoring/saved_filters.py", "monitoring/timeline.py", "tasks/models.py"),
+    "gateway/probing.py",
     *("llmcontrol/costs.py", "llmcontrol/dashboard.py", "llmcontrol/playground.py", "llmcontrol/replay.py", "llmcontrol/storage_errors.py"),
 )
 # Of these also what is less than a sentence: reasons and names of groups, which are put together.

@@ -9,6 +9,7 @@ from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 
+from core.config import MAX_PROBE_BUDGET_MICROS
 from monitoring.api.bodies import Strict, in_body_words
 from providers import services, states
 from providers.adapters import registry
@@ -187,6 +188,12 @@ class ProviderSerializer(Strict):
     price_adjustment_bp = serializers.IntegerField(
         required=False, help_text="What we pay beside its prices, in hundredths of a per cent: -1500 is 15% less."
     )
+    probe_budget_micros = serializers.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=MAX_PROBE_BUDGET_MICROS,
+        help_text="What probes of its models may cost a day, in millionths of the reporting currency; 0 = there are none.",
+    )
     ca_certificates = serializers.CharField(
         required=False,
         allow_blank=True,
@@ -315,6 +322,18 @@ class ListingStatusSerializer(serializers.Serializer):
     processes = serializers.IntegerField(help_text="How many gateway processes say so.")
 
 
+class FailedProbeSerializer(ListingStatusSerializer):
+    model = serializers.CharField(help_text="The vendor's id.")
+
+
+class ProbesStatusSerializer(serializers.Serializer):
+    budget_micros = serializers.IntegerField(help_text="For a day, in the reporting currency.")
+    spent_micros = serializers.IntegerField(help_text="Since 00:00 UTC.")
+    currency = serializers.CharField()
+    failed = FailedProbeSerializer(many=True, help_text="Models that did not answer, and are asked after others.")
+    note = serializers.CharField(help_text='Why a probe that was due was not made; "" = none was left out.')
+
+
 class ProviderStatusSerializer(serializers.Serializer):
     """What those may see who only look."""
 
@@ -326,6 +345,7 @@ class ProviderStatusSerializer(serializers.Serializer):
     listing = ListingStatusSerializer(
         allow_null=True, help_text="Why its list of models could not be had while no calls went there; null = nothing speaks against it."
     )
+    probes = ProbesStatusSerializer(allow_null=True, help_text="Of those that cost something; null = its budget for them is 0.")
     limiter = LimiterStatusSerializer()
     keys = KeyStatusSerializer(many=True)
     attempts = serializers.IntegerField(help_text="Calls of the last five minutes.")

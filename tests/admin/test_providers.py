@@ -29,6 +29,7 @@ FIELDS = {
     "rate_refill_per_s": "3",
     "max_concurrency": "50",
     "price_adjustment_bp": "-1500",
+    "probe_budget_micros": "20000",
     "breaker_fail_max": "5",
     "breaker_reset_timeout_s": "60",
     "breaker_max_reset_timeout_s": "120",
@@ -63,7 +64,7 @@ def test_add_stores_the_keys_sealed_and_all_limits(root: Client) -> None:
     provider = Provider.objects.get(name="second")
     assert [key.open().reveal() for key in provider.keys.order_by("created_at")] == [NEW_KEY, PLANTED]
     assert (provider.rate_capacity, provider.rate_refill_per_s, provider.max_concurrency) == (20, 3, 50)
-    assert provider.price_adjustment_bp == -1500
+    assert (provider.price_adjustment_bp, provider.probe_budget_micros) == (-1500, 20_000)
     page = root.get(_change_url(provider)).content.decode()
     assert "…1234" in page
     assert NEW_KEY not in page

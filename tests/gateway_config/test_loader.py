@@ -208,13 +208,14 @@ def test_a_rate_the_other_way_round_is_one_too_and_the_latest_of_the_two_currenc
 
 
 def test_discounts_and_markups_are_in_the_specs_and_one_out_of_bounds_is_an_alarm() -> None:
-    provider = a_provider(price_adjustment_bp=-1500)
+    provider = a_provider(price_adjustment_bp=-1500, probe_budget_micros=20_000)
     an_api_key(a_team("fine", price_adjustment_bp=500), "fine")
     an_api_key(a_team("odd", price_adjustment_bp=-10_001), "odd")
 
     snapshot = load(None)
 
-    assert snapshot.providers[str(provider.id)].price_adjustment_bp == -1500
+    spec = snapshot.providers[str(provider.id)]
+    assert (spec.price_adjustment_bp, spec.probe_budget_micros) == (-1500, 20_000)
     assert [caller.price_adjustment_bp for caller in snapshot.callers.values()] == [500]
     assert "discount or markup" in "".join(snapshot.alarms)
 

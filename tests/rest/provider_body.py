@@ -26,5 +26,6 @@ BODY: dict[str, Any] = {
     "timeouts": {"connect_s": 2.0, "first_byte_s": 31.0, "idle_s": 62.0, "total_s": 601.0},
     "max_concurrency": 50,
     "price_adjustment_bp": -1500,
+    "probe_budget_micros": 20_000,
     "ca_certificates": "",
 }

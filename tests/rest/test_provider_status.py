@@ -33,6 +33,7 @@ def test_the_read_only_list(viewer: APIClient, world: World) -> None:
         "breaker": "closed",
         "breakers": [],
         "listing": None,
+        "probes": None,
         "limiter": limiter,
         "keys": [key],
         "attempts": 0,
@@ -77,6 +78,21 @@ def test_a_list_that_could_not_be_had_is_told_once_for_all_processes(viewer: API
     status = viewer.get("/api/v1/providers/echo/status").json()
     assert status["listing"] == {"reason": "It cannot be reached.", "since": "2001-09-09T01:46:40Z", "processes": 2}
     assert status["breaker"] == "closed"
+
+
+def test_probes_that_failed_are_told_once_for_all_processes(viewer: APIClient, world: World) -> None:
+    Provider.objects.filter(pk=world.provider.pk).update(probe_budget_micros=20_000)
+    failed = {"model": "gpt", "reason": "It timed out.", "since": 1_000_000_000}
+    said(world.provider, "p1", probes={"failed": [failed], "note": ""})
+    said(world.provider, "p2", probes={"failed": [{**failed, "since": 1_000_000_060}], "note": "The budget is spent."})
+    said(world.provider, "p3", breakers=[])
+    assert viewer.get("/api/v1/providers/echo/status").json()["probes"] == {
+        "budget_micros": 20_000,
+        "spent_micros": 0,
+        "currency": "USD",
+        "failed": [{"model": "gpt", "reason": "It timed out.", "since": "2001-09-09T01:46:40Z", "processes": 2}],
+        "note": "The budget is spent.",
+    }
 
 
 def test_what_silent_processes_said_is_ignored_and_cleared(viewer: APIClient, world: World) -> None:

@@ -79,6 +79,8 @@ def test_defaults_are_filled_in(root: APIClient) -> None:
         ({"max_concurrency": -1}, "max_concurrency"),
         ({"price_adjustment_bp": -10_001}, "price_adjustment_bp"),
         ({"price_adjustment_bp": 100_001}, "price_adjustment_bp"),
+        ({"probe_budget_micros": -1}, "probe_budget_micros"),
+        ({"probe_budget_micros": 1_000_000_001}, "probe_budget_micros"),
         ({"ca_certificates": "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"}, "ca_certificates"),
         ({"ca_certificates": "x" * 65_537}, "ca_certificates"),
         ({"max_concurrency": 10**30}, "max_concurrency"),

@@ -55,6 +55,7 @@ NUMBERS = [
     ("rate_refill_per_s", 0),  # with a capacity
     *(("tokens_per_minute", value) for value in (0, -1, 10**20)),
     *(("max_concurrency", value) for value in (-1, 100_001, 10**20)),
+    *(("probe_budget_micros", value) for value in (-1, 1_000_000_001)),
     *(("breaker_fail_max", value) for value in (0, -1, 1_001)),
     *(("breaker_reset_timeout_s", value) for value in (0, -1, math.nan, 86_401)),
     *(("breaker_max_reset_timeout_s", value) for value in (0, -1, math.inf, 14.9)),  # the last: below the first wait
@@ -132,7 +133,7 @@ def test_rest_refuses(admin_client: Client, column: str, value: Any) -> None:
 
 @every_bad_value
 def test_the_admins_form_refuses(admin_client: Client, column: str, value: Any) -> None:
-    data = {"price_adjustment_bp": "0"} | {name: str(entered) for name, entered in bad(column, value).items()}
+    data = {"price_adjustment_bp": "0", "probe_budget_micros": "0"} | {name: str(entered) for name, entered in bad(column, value).items()}
     with undrawn():
         response = admin_client.post("/admin/providers/provider/add/", data)
     assert response.status_code == 200

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import DatabaseError
 from prometheus_client import generate_latest
 
 from tasks import dispatcher as module
@@ -26,6 +27,8 @@ class Queue:
         self.lost: set[UUID] = set()
         self.told: list[str] = []
         self.at_once: list[int] = []
+        self.poison: UUID | None = None
+        self.asked: list[str] = []
 
     def claim(self, worker: str, most: int, now: float, lease_s: float, *, only: Sequence[str] | None = None) -> list[Claim]:
         taken = [task for task in self.waiting if only is None or str(task.pk) in only][:most]
@@ -33,13 +36,21 @@ class Queue:
         return [Claim(task, 1) for task in taken]
 
     def renew(self, claims: Sequence[Claim], now: float, lease_s: float) -> list[Claim]:
+        self.asked.append("renew")
         return [each for each in claims if each.task.pk not in self.lost]
 
     def end(self, claimed: Claim, outcome: Ending, now: float) -> bool:
-        self.ended.append((claimed.task.pk, outcome))
-        return True
+        return bool(self.end_all({claimed: outcome}, now))
+
+    def end_all(self, outcomes: Mapping[Claim, Ending], now: float) -> list[Task]:
+        self.at_once.append(len(outcomes))
+        if self.poison in [claimed.task.pk for claimed in outcomes]:
+            raise DatabaseError("this result cannot be stored")
+        self.ended += [(claimed.task.pk, outcome) for claimed, outcome in outcomes.items()]
+        return [claimed.task for claimed in outcomes]
 
     def reap(self, now: float) -> tuple[int, int]:
+        self.asked.append("reap")
         return 0, 0
 
     def standing(self, now: float) -> tuple[int, float]:
@@ -92,6 +103,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Queue], tuple[Dispatcher,
     return make
 
 
+def many(rows: Queue, wall: Callable[[], float] = lambda: 1000.0) -> tuple[Dispatcher, Attempts]:
+    attempts = Attempts()
+    return Dispatcher(attempts, wall, concurrency=50, lease_s=0.2, poll_s=0.01), attempts
+
+
 async def until(look: Callable[[], Any]) -> None:
     async with asyncio.timeout(30):
         while not look():  # noqa: ASYNC110
@@ -114,6 +130,55 @@ async def test_it_begins_what_it_has_room_for_and_goes_on(made: Any) -> None:
     await dispatcher.done()
     await dispatcher.stop()
     assert {outcome.status for _, outcome in rows.ended} == {Status.COMPLETED}
+
+
+async def test_what_ends_while_the_database_is_busy_is_written_together(made: Any) -> None:
+    rows = Queue(20)
+    made(rows)
+    dispatcher, attempts = many(rows)
+    dispatcher.start()
+    await until(lambda: len(attempts.begun) == 20)
+    rows.at_once.clear()
+    attempts.open.set()
+    await dispatcher.done()
+    assert len(rows.ended) == len({task_id for task_id, _ in rows.ended}) == 20
+    assert len(rows.at_once) < 5
+    await dispatcher.stop()
+
+
+async def test_an_ending_that_cannot_be_written_holds_up_no_other(made: Any, caplog: pytest.LogCaptureFixture) -> None:
+    rows, clock = Queue(5), iter(range(1000, 100_000))
+    made(rows)
+    dispatcher, attempts = many(rows, lambda: next(clock) / 50)
+    dispatcher.start()
+    await until(lambda: len(attempts.begun) == 5)
+    rows.poison = attempts.begun[2]
+    attempts.open.set()
+    await dispatcher.done()
+    assert {task_id for task_id, _ in rows.ended} == set(attempts.begun) - {rows.poison}
+    assert "it will be done again" in caplog.text
+    await dispatcher.stop()
+
+
+async def test_leases_are_renewed_before_those_of_the_dead_are_looked_for(made: Any) -> None:
+    """Whoever had no processor for longer than a lease finds its own tasks among them otherwise."""
+    rows = Queue(1)
+    dispatcher, _ = made(rows)
+    await dispatcher._find()
+    await dispatcher._reap()
+    assert rows.asked == ["renew", "reap"]
+    await dispatcher.stop()
+
+
+async def test_leases_are_renewed_while_the_database_has_much_else_to_write(made: Any) -> None:
+    rows = Queue(1)
+    dispatcher, attempts = made(rows)
+    dispatcher.start()
+    await until(lambda: attempts.begun)
+    async with dispatcher._turn:
+        rows.asked.clear()
+        await until(lambda: rows.asked.count("renew") >= 3)
+    await dispatcher.stop()
 
 
 async def test_what_is_no_longer_ours_is_stopped(made: Any) -> None:

@@ -92,6 +92,64 @@ def test_who_has_lost_its_lease_can_write_nothing() -> None:
     assert story(task) == ["queued", "running", "queued", "running", "completed"]
 
 
+def test_what_was_put_back_and_nobody_has_begun_is_taken_back_by_who_works_on_it() -> None:
+    submit()
+    (claimed,) = claim(worker="frozen")
+    assert queue.reap(NOW + LEASE_S + 1) == (1, 0)
+    assert queue.renew([claimed], NOW + 30, LEASE_S) == [claimed]
+    task = Task.objects.get()
+    assert (task.status, task.worker, task.fence, task.lease_until) == ("running", "frozen", 1, NOW + 30 + LEASE_S)
+    assert claim(at=NOW + 31, worker="other") == []
+    assert queue.reap(NOW + 49) == (0, 0)
+    assert queue.end(claimed, Ending(Status.COMPLETED, result={}), NOW + 50)
+    assert not queue.end(claimed, Ending(Status.COMPLETED, result={}), NOW + 51), "nothing ends twice"
+    assert story(task) == ["queued", "running", "queued", "running", "completed"]
+
+
+@pytest.mark.parametrize("meanwhile", ["begun", "begun and put back", "tried again", "cancelled", "failed"])
+def test_what_somebody_else_has_had_to_do_with_is_not_taken_back(meanwhile: str) -> None:
+    submit(asked(config={"max_attempts": 1 if meanwhile == "failed" else 5}))
+    (first,) = claim(worker="frozen")
+    queue.reap(NOW + LEASE_S + 1)
+    if meanwhile == "cancelled":
+        assert queue.cancel(first.task.pk, NOW + 25)
+    elif meanwhile != "failed":
+        (second,) = claim(at=NOW + 25, worker="other")
+        assert second.fence == 3
+        if meanwhile == "begun and put back":
+            assert queue.reap(NOW + 50) == (1, 0)
+        elif meanwhile == "tried again":
+            assert queue.end(second, Ending(Status.FAILED, error_code="x", again_at=NOW + 40), NOW + 30)
+    before = Task.objects.values().get()
+    assert queue.renew([first], NOW + 51, LEASE_S) == []
+    assert Task.objects.values().get() == before
+
+
+def test_what_its_own_ending_put_back_is_not_taken_back() -> None:
+    """Also where that was written and nobody said so, and another has tried since."""
+    submit()
+    (first,) = claim()
+    assert queue.end(first, Ending(Status.FAILED, error_code="x", again_at=NOW + 5), NOW + 1)
+    assert queue.renew([first], NOW + 2, LEASE_S) == []
+    (second,) = claim(at=NOW + 6)
+    assert queue.end(second, Ending(Status.FAILED, error_code="x", again_at=NOW + 9), NOW + 7)
+    assert (second.fence, Task.objects.get().fence) == (2, 2)
+    assert queue.renew([first], NOW + 8, LEASE_S) == []
+
+
+def test_several_endings_are_written_together_each_by_its_own_fence() -> None:
+    submit(asked(), asked(), asked())
+    lost, done, again = claim()
+    assert queue.cancel(lost.task.pk, NOW + 1)
+    outcome = Ending(Status.COMPLETED, result={"text": "yes"})
+    later = Ending(Status.FAILED, error_code="x", error_message="Not now.", again_at=NOW + 30, counted=False)
+    written = queue.end_all({lost: outcome, done: outcome, again: later}, NOW + 2)
+    assert [row.pk for row in written] == [done.task.pk, again.task.pk]
+    assert [Task.objects.get(pk=each.task.pk).status for each in (lost, done, again)] == ["cancelled", "completed", "queued"]
+    assert TaskEvent.objects.get(task=again.task.pk, status="queued", attempt=0, note="Not now.")
+    assert queue.end_all({lost: outcome, done: outcome, again: later}, NOW + 3) == []
+
+
 def test_a_task_whose_workers_keep_dying_fails() -> None:
     submit(asked(config={"max_attempts": 1}))
     claim()
