@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from django.utils import timezone
 from access.budget_rules import MAX_SPENT
 from access.models import Budget
 from core.money import plain
-from core.periods import period_at
+from core.periods import Period, period_at
 from monitoring import accounts, audit
 from monitoring.models import AuditEvent, BudgetAccount, BudgetEntry
 
@@ -31,11 +32,25 @@ class Standing(NamedTuple):
 
 def standing_of(budget: Budget) -> Standing:
     """In the period of this moment."""
-    period = period_at(budget.period, timezone.now().timestamp())
-    account = BudgetAccount.objects.filter(budget_id=str(budget.pk), period_start=period.start).first() or BudgetAccount()
+    return standings_of([budget])[budget.pk]
+
+
+def standings_of(budgets: Sequence[Budget]) -> dict[uuid.UUID, Standing]:
+    """Of each by its id, in the period of this moment: one query, however many there are."""
+    now = timezone.now().timestamp()
+    periods = {budget.pk: period_at(budget.period, now) for budget in budgets}
+    starts = {period.start for period in periods.values()}
+    accounts = BudgetAccount.objects.filter(budget_id__in=[str(pk) for pk in periods], period_start__in=starts)
+    found = {(account.budget_id, account.period_start): account for account in accounts}
+    return {
+        budget.pk: _standing(budget, periods[budget.pk], found.get((str(budget.pk), periods[budget.pk].start)) or BudgetAccount())
+        for budget in budgets
+    }
+
+
+def _standing(budget: Budget, period: Period, account: BudgetAccount) -> Standing:
     left = max(0, budget.limit - account.spent - account.leased)
-    ends = None if budget.period == "total" else datetime.fromtimestamp(period.end, UTC)
-    begun = None if budget.period == "total" else datetime.fromtimestamp(period.start, UTC)
+    begun, ends = (None if budget.period == "total" else datetime.fromtimestamp(edge, UTC) for edge in (period.start, period.end))
     return Standing(account.spent, account.leased, left, account.alerted_percent, begun, ends)
 
 
