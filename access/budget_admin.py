@@ -50,6 +50,9 @@ class BudgetForm(forms.ModelForm):
 
 
 class BudgetAdmin(ModelAdmin):
+    when_empty = _(
+        "No budget yet. One says how much money, tokens or requests a team, a key, a user or a provider may use in a day, week or month."
+    )
     form = BudgetForm
     list_display = ("what", "shown_limit", "used", "reserved", "left", "alerted", "renews", "hard")
     list_filter = ("kind", "period", "hard", "team")
@@ -135,6 +138,8 @@ class WithBudgets(KeysetChangeList):
 
 class BudgetEntryAdmin(Ledger):
     """Amounts are in the budget's unit: of money millionths."""
+
+    when_empty = _("No entry yet. Each call that counts in a budget leaves one: what it reserved, and what it came to.")
 
     list_display = ("when", "short_id", "attempt", "budget", "reserved", "amount", "outcome", "note")
     list_display_links = ("when", "short_id")

@@ -237,7 +237,7 @@ _LISTS: Mapping[str, tuple[str, ...]] = {
     "monitoring/requestlog": ("q=req_00", "since=24h", "outcome=failed", "team=team-3", "key=rare", "before=60000"),
     "monitoring/usagerecord": ("q=req_00", "since=24h", "status__exact=error", "model=model-3", "before=60000"),
     "monitoring/budgetentry": ("q=entered-77", "before=60000"),
-    "monitoring/auditevent": ("q=audited-77", "action__exact=deleted", "actor=user-7", "source=admin", "object_id=77", "before=1060000"),
+    "monitoring/auditevent": ("q=audited-77", "action__exact=deleted", "actor=user-7", "source=admin", "object=77", "before=1060000"),
     "auth/user": ("q=user-7",),
     "auth/group": (),
 }

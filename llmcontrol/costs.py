@@ -152,12 +152,13 @@ def _models(grouped: Grouped, currency: str) -> list[dict[str, Any]]:
     for name, of in sorted(asked, key=lambda row: (-_cost(row[1], currency), row[0]))[:_TEAMS_SHOWN]:
         counts, share = of.counts(), of.cached_share()
         answers = counts["requests"] - counts["errors"]
+        known = counts["attempts"] > counts["unpriced_attempts"]
         rows.append(
             {
                 "name": name,
                 "answers": answers,
-                "cost": _shown(_cost(of, currency), currency),
-                "per_1k": _shown(round(_cost(of, currency) * 1000 / answers), currency) if answers else "–",
+                "cost": _shown(_cost(of, currency), currency) if known else gettext("unknown"),
+                "per_1k": _shown(round(_cost(of, currency) * 1000 / answers), currency) if answers and known else "–",
                 "cached": "–" if share is None else f"{100 * share:.1f} %",
                 "unpriced": counts["unpriced_attempts"],
             }

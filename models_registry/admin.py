@@ -72,6 +72,7 @@ class PriceInline(ReadOnly, TabularInline):
 
 @admin.register(LLMModel)
 class LLMModelAdmin(Pages, ModelAdmin):
+    when_empty = _("No model yet. Open a provider and choose “Sync models”, or add one by hand.")
     list_display = ("alias", "provider", "model_id", "model_type", "active", "price_now", "priority")
     list_filter = ("is_active", "model_type", "provider")
     list_select_related = ("provider",)
@@ -82,7 +83,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
     fieldsets = (
         (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "visibility"), "is_active")}),
         (_("Choosing among several"), {"fields": (("priority", "quality"),)}),
-        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute"), "max_concurrency")}),
         (_("Giving answers again"), {"fields": ("cache_ttl_s",)}),
         (_("What does not fit"), {"fields": (("unsupported_params", "over_long"),)}),
         (_("What it can do"), {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
@@ -200,6 +201,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
 
 @admin.register(Route)
 class RouteAdmin(ModelAdmin):
+    when_empty = _("No route yet. A route is a name for several models: what is asked first, and what when that fails.")
     form = RouteForm
     list_display = ("alias", "active", "chain", "description")
     list_filter = ("is_active",)
@@ -227,6 +229,8 @@ class RouteAdmin(ModelAdmin):
 @admin.register(ExchangeRate)
 class ExchangeRateAdmin(ModelAdmin):
     """Rates are added and never changed; each is in force until the next one of its two currencies."""
+
+    when_empty = _("No exchange rate yet. It is needed where prices are in another currency than reports.")
 
     form = ExchangeRateForm
     list_display = ("base", "quote", "worth", "valid_from", "source")

@@ -128,7 +128,7 @@ class ExchangeRateForm(forms.ModelForm):
 class AliasesField(forms.CharField):
     """A list of aliases, one a line."""
 
-    widget = UnfoldAdminTextareaWidget
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(map(str, value)) if isinstance(value, list) else value
@@ -143,7 +143,7 @@ class AliasesField(forms.CharField):
 class WeightsField(forms.CharField):
     """Aliases with a weight, one a line: `gpt-4o = 3`."""
 
-    widget = UnfoldAdminTextareaWidget
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(f"{alias} = {weight}" for alias, weight in value.items()) if isinstance(value, dict) else value

@@ -101,6 +101,7 @@ class Ledger(ReadOnly, ModelAdmin):
 
 @admin.register(RequestLog)
 class RequestLogAdmin(SavesFilters, Live, Ledger):
+    when_empty = _("No request yet. Make an API key, and call a model with it: the request is here a second later.")
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
     list_filter = (
@@ -228,6 +229,7 @@ def _shown(attempt: UsageRecord, bars: Sequence[Bar], keys: Mapping[str, str] | 
 
 @admin.register(UsageRecord)
 class UsageRecordAdmin(SavesFilters, Ledger):
+    when_empty = _("No call of a vendor yet. Each attempt is here with its tokens and what it cost.")
     STATUS_KINDS = {"ok": "success", "error": "danger", "client_closed": "info", "interrupted": "warning"}
 
     list_display = (

@@ -76,8 +76,8 @@ class KeysetChangeList(ChangeList):
         """`side`: lt | gt. A moment may be that of several rows."""
         if edge.moment is None:
             return self.queryset.filter(**{f"pk__{side}": edge.pk})
-        other = {"lt": "gte", "gt": "lte"}[side]
-        return self.queryset.filter(**{f"{self._moment}__{side}e": edge.moment}).exclude(**{self._moment: edge.moment, f"pk__{other}": edge.pk})
+        not_beyond = {self._moment: edge.moment, "pk__gte" if side == "lt" else "pk__lte": edge.pk}
+        return self.queryset.filter(**{f"{self._moment}__{side}e": edge.moment}).exclude(**not_beyond)
 
     def _edge_at(self, row: Model) -> Edge:
         return Edge(row.pk, getattr(row, self._moment) if self._moment else None)
@@ -100,4 +100,3 @@ class KeysetChangeList(ChangeList):
         self.paginator = OnePage(rows, self.list_per_page)
         self.page_num = 1
         self.show_full_result_count = self.show_admin_actions = self.can_show_all = self.multi_page = False
-

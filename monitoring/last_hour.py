@@ -1,4 +1,4 @@
-"""The last hour by the minute. Rollups know whole hours, so this is counted from the newest rows of the ledger, a bounded number of them."""
+"""The last hour by the minute. Rollups know whole hours, so this is counted from the newest rows of the ledger, so many and no more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _ATTEMPTS_PER_REQUEST = 2
 
 _numbers = itemgetter(*map(SUMS.index, NUMBERS))
 _durations = itemgetter(*map(SUMS.index, (*DURATION_COLUMNS, *FIRST_TOKEN_COLUMNS)))
-_CURRENCY, _REPORTING, _ALIAS, _TEAM = (*(KEY.index(name) - 1 for name in ("currency", "reporting_currency", "alias")), NAMES.index("team_name"))
+# The hour stands first, in the place of a rollup's span and start.
+_CURRENCY, _REPORTING, _ALIAS = (KEY.index(name) - 1 for name in ("currency", "reporting_currency", "alias"))
+_TEAM = NAMES.index("team_name")
 
 
 @dataclass(frozen=True)

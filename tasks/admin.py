@@ -121,6 +121,9 @@ class TaskAdmin(Pages, Ledger):
 
 @admin.register(TaskType)
 class TaskTypeAdmin(ModelAdmin):
+    when_empty = _(
+        "No type of your own yet. One turns a prompt into a kind of task whose result has a fixed shape; shipped types need no row."
+    )
     form = TaskTypeForm
     list_display = ("name", "active", "prompt", "description")
     list_filter = ("is_active",)

@@ -102,6 +102,10 @@ class WebhookAdmin(Pages, Ledger):
 class WebhookSecretAdmin(Pages, ModelAdmin):
     """Made by the service, shown once, retired; never edited, never deleted here."""
 
+    when_empty = _(
+        "No secret yet. Webhooks are signed with the secret of their team, so that the receiver can tell that they are from here."
+    )
+
     fields = ("team",)
     list_display = ("__str__", "team", "state", "created_at", "retires_at")
     list_filter = ("team",)
