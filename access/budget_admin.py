@@ -48,6 +48,12 @@ class BudgetForm(forms.ModelForm):
         except ValueError as refused:
             raise forms.ValidationError(str(refused)) from None
 
+    def _post_clean(self) -> None:
+        """What the field has refused already, the row is not asked about again."""
+        if "limit" in self.errors:
+            self.instance.limit = 1
+        super()._post_clean()  # type: ignore[misc]
+
 
 class BudgetAdmin(ModelAdmin):
     when_empty = _(

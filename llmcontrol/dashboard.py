@@ -128,8 +128,8 @@ SPANS: Final[Mapping[str, tuple[Any, Any, Callable[[datetime], Seen]]]] = {
 def _of_rollups(period: Period, by: str, labels: Sequence[tuple[Any, str]], note: str = "") -> Seen:
     rows = Rollup.objects.all()
     by_time = {moment: of for (moment,), of in sums(rows, period, (by,)).items()}
-    both = sums(rows, period, ("model", "team"), durations=False)
-    return Seen(labels, by_time, _by(both, 0), _by(both, 1), note)
+    by_model, by_team = ({name: of for (name,), of in sums(rows, period, (group,), durations=False).items()} for group in ("model", "team"))
+    return Seen(labels, by_time, by_model, by_team, note)
 
 
 def _by(grouped: Grouped, place: int) -> dict[Any, Sums]:

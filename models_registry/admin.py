@@ -19,7 +19,7 @@ from unfold.decorators import action
 
 from core.errors import GatewayError
 from core.secrets import CannotOpen
-from models_registry import catalogue, chains, price_file, services
+from models_registry import catalogue, chains, dark, price_file, services
 from models_registry.conversion import unconvertible
 from models_registry.forms import ExchangeRateForm, RouteForm, SetPriceForm
 from models_registry.models import ExchangeRate, LLMModel, Price, Route
@@ -92,6 +92,23 @@ class LLMModelAdmin(Pages, ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LLMModel]:
         return super().get_queryset(request).prefetch_related(Prefetch("prices", queryset=_in_force(), to_attr="prices_now"))
+
+    def save_model(self, request: HttpRequest, obj: LLMModel, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if not obj.is_active:
+            self._tell_of_routes(request, obj)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        row = self.get_object(request, object_id) if request.method == "GET" else None
+        if row is not None:
+            self._tell_of_routes(request, row)
+        return super().delete_view(request, object_id, extra_context)
+
+    @staticmethod
+    def _tell_of_routes(request: HttpRequest, row: LLMModel) -> None:
+        if routes := dark.routes_that_lose(row):
+            told_of = {"alias": row.alias, "routes": ", ".join(routes)}
+            messages.warning(request, gettext("Without %(alias)s, these routes have one model less to ask: %(routes)s.") % told_of)
 
     @display(description=_("Status"), label={"on": "success", "off": "danger", "provider off": "warning"})
     def active(self, row: LLMModel) -> str:
@@ -217,6 +234,13 @@ class RouteAdmin(ModelAdmin):
     @display(description=_("Status"), label={"on": "success", "off": "danger"})
     def active(self, row: Route) -> str:
         return "on" if row.is_active else "off"
+
+    def save_model(self, request: HttpRequest, obj: Route, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if names := dark.unanswered(obj):
+            messages.warning(
+                request, gettext("No model that is on has the name %s: the route skips it until one is switched on.") % ", ".join(names)
+            )
 
     @display(description=_("In plain words"))
     def chain(self, row: Route) -> str:

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 
+_NUMBER = _("Write a number with a point and without commas, e.g. 2.50.")
+
+
 def _per_million(label: StrOrPromise, help_text: StrOrPromise, required: bool) -> forms.DecimalField:
     return forms.DecimalField(
         label=label,
         help_text=help_text,
         required=required,
+        error_messages={"invalid": _NUMBER},
         min_value=Decimal(0),
         max_value=MAX_PRICE_PER_MILLION,
         max_digits=13,
@@ -109,6 +113,7 @@ class ExchangeRateForm(forms.ModelForm):
     rate = forms.DecimalField(
         label=_("Rate"),
         help_text=_("Units of the second currency for one of the first, e.g. 0.1404; at most ten decimals."),
+        error_messages={"invalid": _NUMBER},
         widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "any"}),
     )
 

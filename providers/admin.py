@@ -190,6 +190,8 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
                 services.update_provider(stored, {**fields, **columns}, replaced)
             else:
                 obj.pk = services.create_provider(**fields, secrets=secrets, **columns).pk
+                if not secrets and services.needs_key(data["provider_type"]):
+                    messages.warning(request, gettext("It has no key yet, and this vendor answers nobody without one: add one under More."))
         except ValidationError as refused:
             raise _in_form_words(refused, "new_keys") from refused
 

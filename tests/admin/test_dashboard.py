@@ -30,7 +30,7 @@ def day(db: None) -> None:
     refused = {"alias": "made-up", "status_code": 404, "attempts": 0, "total_tokens": 0}
     make_request("req_refused", started_at=NOW - timedelta(hours=3), **refused)[1].delete()
     make_request("req_old", started_at=NOW - timedelta(hours=26), cost_micros=9_000_000, currency="USD")
-    make_request("req_later", started_at=NOW + timedelta(hours=1), cost_micros=9_000_000, currency="USD")
+    make_request("req_later", started_at=NOW + timedelta(days=1), cost_micros=9_000_000, currency="USD")
     rollups.rebuild()
 
 
