@@ -21,7 +21,6 @@ from typing import Any
 from bench.logs import AN_ID, DAYS, MOMENT, Progress, Unusable, ask, build, configure, insert_rows, insert_sql
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
-_WARM_UP = 2
 _PROVIDERS, _MODELS_EACH, _TEAMS, _KEYS_EACH = 20, 10, 50, 6
 _ENDED = 0.98  # of the tasks; the others wait
 
@@ -277,10 +276,10 @@ def _measure(rows: int, rounds: int, only: str) -> dict[str, tuple[float, float]
     for name, url in _questions(browser).items():
         if not name.startswith(only):
             continue
-        with CaptureQueriesContext(connection) as queries:
+        with CaptureQueriesContext(connection) as queries:  # and to warm up
             ask(browser, url)
         asked = len(queries)
-        took, cpu = zip(*[ask(browser, url) for _ in range(rounds + _WARM_UP)][_WARM_UP:], strict=True)
+        took, cpu = zip(*[ask(browser, url) for _ in range(rounds)], strict=True)
         measured[name] = median(took), quantiles(took, n=20, method="inclusive")[18]
         print(f"{name:62}{measured[name][0]:9.1f}{measured[name][1]:9.1f}{median(cpu):9.1f}{asked:9}", flush=True)
     return measured
