@@ -129,16 +129,17 @@ def _standing(row: Any) -> Standing:
     """Asked for once, however many columns tell of it."""
     if not hasattr(row, "standing"):
         row.standing = standing_of(row)
-    return row.standing  # type: ignore[no-any-return]
+    return row.standing
 
 
 class WithBudgets(KeysetChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        ids = {row.budget_id for row in self.result_list}
+        rows: list[Any] = self.result_list
+        ids = {row.budget_id for row in rows}
         budgets = Budget.objects.select_related("team", "key", "provider").filter(pk__in=ids)
         found = {str(budget.pk): budget for budget in budgets}
-        for row in self.result_list:
+        for row in rows:
             row.found = found.get(row.budget_id)
 
 

@@ -51,7 +51,7 @@ def milliseconds(value: int | None) -> str:
 class Ledger(ReadOnly, ModelAdmin):
     """A list that grows for ever: read-only, newest first, paged by row id."""
 
-    actions = None
+    actions: Any = None
     list_per_page = 50
     list_filter_submit = True
     list_fullwidth = True
@@ -60,7 +60,7 @@ class Ledger(ReadOnly, ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     sortable_by = ()
     ordering = ("-id",)
-    search_fields = ("request_id__exact",)
+    search_fields: tuple[str, ...] = ("request_id__exact",)
     search_help_text = _("A whole request id")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
