@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test contract test-clients schemathesis test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs security-figures clean setup
+.PHONY: help run test contract test-clients schemathesis test-kms faults faults-short check lint install-ahead scan lock bench bench-gate bench-tasks bench-logs bench-pages security-figures clean setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-tasks: setup ## ten thousand queued tasks: throughput, queue delay, memory
 
 bench-logs: setup ## lists and sums over five million requests (ARGS="--rows N --database URL")
 	$(PY) -m bench.logs $(ARGS)
+
+bench-pages: setup ## every page of the admin over 120,000 rows of each kind (ARGS="--write --only task --database URL")
+	$(PY) -m bench.pages $(ARGS)
 
 security-figures: setup ## measure the goals of security, and write docs/security-figures.md (ARGS="--only G22,G28")
 	$(PY) -m bench.security_figures $(ARGS)

@@ -87,13 +87,14 @@ class ShownOnce(SavesThroughService, Pages, ModelAdmin):
 
 @admin.register(Team)
 class TeamAdmin(ModelAdmin):
+    when_empty = _("No team yet. API keys belong to teams: make one, then a key for it.")
     form = TeamForm
     list_display = ("name", "state", "keys_count", "created_at")
     list_filter = ("is_active",)
     search_fields = ("name",)
     fieldsets = (
         (None, {"fields": ("name", "is_active")}),
-        (_("Limits of all its keys together"), {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        (_("Limits of all its keys together"), {"fields": (("requests_per_minute", "tokens_per_minute"), "max_concurrency")}),
         (_("What its keys may be"), {"fields": ("scopes", "max_key_days")}),
         (_("Money"), {"fields": ("price_adjustment_bp",)}),
     )
@@ -112,6 +113,7 @@ class TeamAdmin(ModelAdmin):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ShownOnce):
+    when_empty = _("No API key yet. Programs call models with one; it is shown once, when it is made.")
     form = ApiKeyForm
     list_display = ("name", "team", "shown", "state", "scopes_shown", "models_shown", "expires_at", "created_at")
     list_filter = (("revoked_at", admin.EmptyFieldListFilter), "team")
@@ -119,7 +121,7 @@ class ApiKeyAdmin(ShownOnce):
     search_fields = ("name", "prefix", "team__name")
     fieldsets = (
         (None, {"fields": ("name", "team", "scopes", "allowed_models", "source_networks", "expires_at")}),
-        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute"), "max_concurrency")}),
         (_("Records"), {"fields": ("store_bodies",)}),
     )
 
@@ -179,6 +181,8 @@ class ApiKeyAdmin(ShownOnce):
 @admin.register(PersonalToken)
 class PersonalTokenAdmin(ShownOnce):
     """A token can do what its user can, so nobody but a superuser sees or makes the token of another person."""
+
+    when_empty = _("No token yet. With one a person’s scripts use the REST API of this control plane.")
 
     form = PersonalTokenForm
     list_display = ("name", "user", "shown", "state", "expires_at", "created_at")

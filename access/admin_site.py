@@ -9,6 +9,7 @@ from django.contrib.admin import FieldListFilter, RelatedFieldListFilter, Simple
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest
+from django.utils.functional import Promise
 from unfold.admin import ModelAdmin
 from unfold.sites import UnfoldAdminSite
 
@@ -31,6 +32,10 @@ class SeenOnly(RelatedFieldListFilter):
 
 class Scoped(_AdminBase):
     """Stands below each registered class, where every `super()` ends: what the classes refuse or add on top stays theirs."""
+
+    list_per_page = 50
+    # What the page of a list that has no rows says: what such rows are for, and how the first comes to be.
+    when_empty: str | Promise = ""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """What may be changed or deleted is shown, too."""

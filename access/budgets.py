@@ -34,11 +34,11 @@ class Standing(NamedTuple):
 
 def standing_of(budget: Budget) -> Standing:
     """In the period of this moment."""
-    return standings_of([budget])[0]
+    return standings_of([budget])[budget.pk]
 
 
-def standings_of(budgets: Sequence[Budget]) -> list[Standing]:
-    """Of each, in the period of this moment; in a query for every few hundred of them."""
+def standings_of(budgets: Sequence[Budget]) -> dict[uuid.UUID, Standing]:
+    """Of each by its id, in the period of this moment; in a query for every few hundred of them."""
     now = timezone.now().timestamp()
     periods = {kind: period_at(kind, now) for kind in Budget.Period.values}
     starts, found = {period.start for period in periods.values()}, dict[tuple[str, float], BudgetAccount]()
@@ -47,13 +47,15 @@ def standings_of(budgets: Sequence[Budget]) -> list[Standing]:
         accounts = BudgetAccount.objects.filter(budget_id__in=ids, period_start__in=starts)
         found |= {(account.budget_id, account.period_start): account for account in accounts}
     nothing = BudgetAccount()
-    return [_standing(each, periods[each.period], found.get((str(each.pk), periods[each.period].start), nothing)) for each in budgets]
+    return {
+        budget.pk: _standing(budget, period := periods[budget.period], found.get((str(budget.pk), period.start), nothing))
+        for budget in budgets
+    }
 
 
 def _standing(budget: Budget, period: Period, account: BudgetAccount) -> Standing:
     left = max(0, budget.limit - account.spent - account.leased)
-    ends = None if budget.period == "total" else datetime.fromtimestamp(period.end, UTC)
-    begun = None if budget.period == "total" else datetime.fromtimestamp(period.start, UTC)
+    begun, ends = (None if budget.period == "total" else datetime.fromtimestamp(edge, UTC) for edge in (period.start, period.end))
     return Standing(account.spent, account.leased, left, account.alerted_percent, begun, ends)
 
 

@@ -47,6 +47,7 @@ class MemberForm(RefusableForm, forms.ModelForm):
 
 
 class MemberAdmin(SavesThroughService, ModelAdmin):
+    when_empty = _("Nobody is a member of a team yet. Members see and change the rows of their team alone.")
     form = MemberForm
     list_display = ("person", "team", "may", "since")
     list_filter = ("team", "role")
@@ -84,6 +85,8 @@ class GrantForm(RefusableForm, forms.ModelForm):
 
 class GrantAdmin(SavesThroughService, ModelAdmin):
     """Given and taken away, never changed."""
+
+    when_empty = _("No grant yet. One opens a provider, model, route or prompt that is open to “granted” alone to one team or person.")
 
     form = GrantForm
     list_display = ("what", "kind", "whose", "by", "since")

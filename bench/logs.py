@@ -21,10 +21,10 @@ from typing import Any
 
 from bench import retention
 
-_DAYS = 35
+DAYS = 35
 _KEYS, _TEAMS, _MODELS, _PROVIDERS = 50, 7, 8, 3
 _ROUNDS, _WARM_UP = 30, 2
-_ID, _NO_ID = "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0001", "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0002"
+AN_ID, _NO_ID = "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0001", "7b0f0c4e-2f7e-4f0e-9a64-0a7a3c1f0002"
 # One request in so many is of a key, team and model that ask for nothing else: what is rare must be found as quickly as what is not.
 _RARE_EVERY = 400_000
 
@@ -34,11 +34,11 @@ _HEX_ID = {
     "sqlite": f"printf('req_%08x%08x%08x', {_PROCESS}, {_PROCESS}, n)",
     "postgresql": f"'req_' || lpad(to_hex({_PROCESS}), 8, '0') || lpad(to_hex({_PROCESS}), 8, '0') || lpad(to_hex(n), 8, '0')",
 }
-_MOMENT = {
+MOMENT = {
     "sqlite": "strftime('%Y-%m-%d %H:%M:%f', {begun} + n * {step}, 'unixepoch') || '000'",
     "postgresql": "to_timestamp({begun} + n * {step})",
 }
-_NUMBERS = {
+NUMBERS = {
     "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last}) {insert} FROM numbers",
     "postgresql": "{insert} FROM generate_series({first}::bigint, {last}::bigint) AS numbers(n)",
 }
@@ -53,9 +53,9 @@ def main() -> int:
     parser.add_argument("--limit-ms", type=float, default=300.0, help="what no p95 may exceed; 300 unless told")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-logs-") as folder:
-        _configure(folder, asked.database)
+        configure(folder, asked.database)
         try:
-            _build(asked.rows)
+            build(asked.rows)
         except Unusable as exc:
             print(f"bench-logs: {exc}", file=sys.stderr)
             return 2
@@ -69,7 +69,7 @@ class Unusable(Exception):
     """The database cannot be measured; the message says why."""
 
 
-def _configure(folder: str, database: str) -> None:
+def configure(folder: str, database: str) -> None:
     """The product's own settings, on a state folder of nobody."""
     os.environ.update(
         LLM_STATE_DIR=folder,
@@ -84,7 +84,8 @@ def _configure(folder: str, database: str) -> None:
     django.setup()
 
 
-def _build(rows: int) -> None:
+def build(rows: int, more: Callable[[int], None] = lambda rows: None) -> None:
+    """An empty database gets `rows` requests and attempts, their rollups, and what `more` fills in. Raises Unusable."""
     from django.core.management import call_command
     from django.db import connection
 
@@ -100,12 +101,13 @@ def _build(rows: int) -> None:
             cursor.execute("PRAGMA cache_size = -262144")
         else:  # an index of millions of rows takes longer than any statement of the product may
             cursor.execute("SET statement_timeout = 0")
-    for name, model, fill in (("requests", RequestLog, _requests_sql), ("attempts", UsageRecord, _attempts_sql)):
-        with _Progress(f"{rows:,} {name}", rows) as progress:
+    for name, model, fill in (("requests", RequestLog, requests_sql), ("attempts", UsageRecord, attempts_sql)):
+        with Progress(f"{rows:,} {name}", rows) as progress:
             _fill(model, rows, fill, progress.add)
         assert model.objects.count() == rows
-    with _Progress("rollups", 2 * rows) as progress:
+    with Progress("rollups", 2 * rows) as progress:
         rollups.rebuild(progress.add)
+    more(rows)
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
@@ -124,13 +126,13 @@ def _size_bytes() -> int:
         return int(cursor.fetchone()[0])
 
 
-class _Progress:
+class Progress:
     """Says on stderr how far something is: at most once a second, and how long it took."""
 
     def __init__(self, what: str, rows: int) -> None:
         self._what, self._rows, self._done = what, rows, 0
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         self._begun = self._said = time.monotonic()
         return self
 
@@ -152,20 +154,20 @@ def _fill(model: Any, rows: int, insert_sql: Callable[[str, float], str], progre
     with connection.schema_editor() as schema:
         for index in model._meta.indexes:
             schema.remove_index(model, index)
-    _insert(rows, insert_sql, progress)
+    insert_rows(rows, insert_sql, progress)
     with connection.schema_editor() as schema:
         for index in model._meta.indexes:
             schema.add_index(model, index)
 
 
-def _insert(rows: int, insert_sql: Callable[[str, float], str], progress: Callable[[int], None]) -> None:
+def insert_rows(rows: int, insert_sql: Callable[[str, float], str], progress: Callable[[int], None]) -> None:
     from django.db import connection
 
-    vendor, step = connection.vendor, _DAYS * 86_400 / rows
+    vendor, step = connection.vendor, DAYS * 86_400 / rows
     for first in range(1, rows + 1, _ROWS_PER_STATEMENT):
         last = min(first + _ROWS_PER_STATEMENT - 1, rows)
         with connection.cursor() as cursor:
-            cursor.execute(_NUMBERS[vendor].format(first=first, last=last, insert=insert_sql(vendor, step)))
+            cursor.execute(NUMBERS[vendor].format(first=first, last=last, insert=insert_sql(vendor, step)))
         progress(last - first + 1)
 
 
@@ -175,10 +177,10 @@ def _columns(vendor: str, step: float) -> dict[str, str]:
     number = f"((n * 7919 % {_KEYS}) * (n % 3 + 1) / 3)"
     return {
         "request_id": _HEX_ID[vendor],
-        "started_at": _MOMENT[vendor].format(begun=time.time() - _DAYS * 86_400, step=step),
-        "team_id": f"CASE WHEN n % 5 = 0 THEN '{_ID}' ELSE 'team-id-' || ({number} % {_TEAMS}) END",
+        "started_at": MOMENT[vendor].format(begun=time.time() - DAYS * 86_400, step=step),
+        "team_id": f"CASE WHEN n % 5 = 0 THEN '{AN_ID}' ELSE 'team-id-' || ({number} % {_TEAMS}) END",
         "team_name": f"(CASE WHEN n % {_RARE_EVERY} = 7 THEN 'rare' ELSE 'team-' || ({number} % {_TEAMS}) END)",
-        "key_id": f"CASE WHEN n % 5 = 0 THEN '{_ID}' ELSE 'id-of-' || {key} END",
+        "key_id": f"CASE WHEN n % 5 = 0 THEN '{AN_ID}' ELSE 'id-of-' || {key} END",
         "key_name": key,
         "provider_name": f"'provider-' || ({number} % {_MODELS} % {_PROVIDERS})",
         "alias": f"(CASE WHEN n % {_RARE_EVERY} = 7 THEN 'rare' ELSE 'model-' || (({number} + n % 2) % {_MODELS}) END)",
@@ -195,20 +197,20 @@ def _columns(vendor: str, step: float) -> dict[str, str]:
     }
 
 
-def _requests_sql(vendor: str, step: float) -> str:
+def requests_sql(vendor: str, step: float) -> str:
     own = {
         "dialect": "'openai'",
         "status_code": f"CASE WHEN n % {_RARE_EVERY} = 9 THEN 418 WHEN n % 50 = 0 THEN 502 ELSE 200 END",
         "attempts": "1",
         "total_tokens": "1000",
     }
-    return _insert_sql("RequestLog", {**_columns(vendor, step), **own})
+    return insert_sql("monitoring.RequestLog", {**_columns(vendor, step), **own})
 
 
-def _attempts_sql(vendor: str, step: float) -> str:
+def attempts_sql(vendor: str, step: float) -> str:
     own = {
         "attempt": "1",
-        "provider_id": f"'{_ID}'",
+        "provider_id": f"'{AN_ID}'",
         "status": "CASE WHEN n % 50 = 0 THEN 'error' ELSE 'ok' END",
         "vendor_status": "200",
         "finish_reason": "'stop'",
@@ -221,17 +223,21 @@ def _attempts_sql(vendor: str, step: float) -> str:
         "cached_input_tokens": "n % 400",
         "output_tokens": "100",
     }
-    return _insert_sql("UsageRecord", {**_columns(vendor, step), **own})
+    return insert_sql("monitoring.UsageRecord", {**_columns(vendor, step), **own})
 
 
-def _insert_sql(name: str, columns: dict[str, str]) -> str:
-    """Columns that are not given are empty."""
+def insert_sql(label: str, columns: dict[str, str]) -> str:
+    """Into the model of that label. Columns that are not given are empty."""
     from django.apps import apps
-    from django.db.models import CharField
+    from django.db.models import CharField, JSONField, TextField
 
-    model = apps.get_model("monitoring", name)
+    empty_of = {CharField: "''", TextField: "''", JSONField: "'{}'"}
+    model = apps.get_model(label)
     fields = [field for field in model._meta.concrete_fields if not field.primary_key]
-    empty = {field.column: "NULL" if field.null else "''" if isinstance(field, CharField) else "0" for field in fields}
+    empty = {
+        field.column: "NULL" if field.null else next((empty for kind, empty in empty_of.items() if isinstance(field, kind)), "0")
+        for field in fields
+    }
     whole = {**empty, **columns}
     return f"INSERT INTO {model._meta.db_table} ({', '.join(whole)}) SELECT {', '.join(whole.values())}"
 
@@ -253,13 +259,13 @@ def _measure(rows: int, limit_ms: float) -> list[str]:
     print(f"{rows:,} requests and attempts; ms over {_ROUNDS} rounds")
     print(f"{'':62}{'median':>9}{'p95':>9}{'CPU':>9}")
     for name, url in _questions(rows).items():
-        asked = [_ask(browser if url.startswith("/admin/") else script, url) for _ in range(_ROUNDS + _WARM_UP)][_WARM_UP:]
+        asked = [ask(browser if url.startswith("/admin/") else script, url) for _ in range(_ROUNDS + _WARM_UP)][_WARM_UP:]
         took, cpu = zip(*asked, strict=True)
         parts = quantiles(took, n=20, method="inclusive")
         print(f"{name:62}{parts[9]:9.1f}{parts[18]:9.1f}{median(cpu):9.1f}", flush=True)
         if parts[18] > limit_ms:
             slow.append(name)
-    retention.measure(lambda: _ask(browser, "/admin/monitoring/requestlog/")[0], _write)
+    retention.measure(lambda: ask(browser, "/admin/monitoring/requestlog/")[0], _write)
     return slow
 
 
@@ -271,11 +277,11 @@ def _write() -> None:
 
     common = {"request_id": f"req_{secrets.token_hex(12)}", "started_at": datetime.now(UTC)}
     with transaction.atomic():
-        UsageRecord.objects.create(**common, attempt=1, provider_id=_ID, status="ok")
+        UsageRecord.objects.create(**common, attempt=1, provider_id=AN_ID, status="ok")
         RequestLog.objects.create(**common, dialect="openai", status_code=200)
 
 
-def _ask(client: Any, url: str) -> tuple[float, float]:
+def ask(client: Any, url: str) -> tuple[float, float]:
     """(ms it took, ms of this process's CPU): on a machine that has other things to do they differ."""
     begun, cpu = time.perf_counter(), time.process_time()
     response = client.get(url)
@@ -286,8 +292,8 @@ def _ask(client: Any, url: str) -> tuple[float, float]:
 
 def _questions(rows: int) -> dict[str, str]:
     requests, usage = "/admin/monitoring/requestlog/", "/admin/monitoring/usagerecord/"
-    month, day = _since(31), _since(20)
-    old = f"since={day}&until={_since(19)}".replace("+", "%2B")
+    month, day = since(31), since(20)
+    old = f"since={day}&until={since(19)}".replace("+", "%2B")
     filters = {
         **{f"{name}={value}": f"{name}={value}" for name in ("team", "key", "model") for value in (f"{name}-3", "rare", "nobody")},
         "provider=provider-1": "provider=provider-1",
@@ -323,19 +329,19 @@ def _questions(rows: int) -> dict[str, str]:
             f"REST {what}, {name} by an id that {whose}": f"/api/v1/{path}?{name}={value}"
             for what, path, names in (("requests", "requests", ("team", "key")), ("records", "usage/records", ("team", "key", "provider")))
             for name in names
-            for whose, value in (("all have", _ID), ("none has", _NO_ID))
+            for whose, value in (("all have", AN_ID), ("none has", _NO_ID))
         },
         "REST records, user=user-76": "/api/v1/usage/records?user=user-76",
         "REST stats, a month by user": f"/api/v1/usage/stats?since={month}&group_by=user&key=key-3",
         "REST costs, a month by day and tag": f"/api/v1/usage/costs?since={month}&group_by=day,tag",
         "REST stats, a month by day and model": f"/api/v1/usage/stats?since={month}&group_by=day,model",
-        "REST stats, a week by hour": f"/api/v1/usage/stats?since={_since(7)}&group_by=hour",
+        "REST stats, a week by hour": f"/api/v1/usage/stats?since={since(7)}&group_by=hour",
         "REST stats, a month by day, team, key, model, status": f"/api/v1/usage/stats?since={month}&group_by=day,team,key,model,status",
         "REST costs, a month by day and team": f"/api/v1/usage/costs?since={month}&group_by=day,team",
     }
 
 
-def _since(days: int) -> str:
+def since(days: int) -> str:
     return time.strftime("%Y-%m-%dT%H:00:00Z", time.gmtime(time.time() - days * 86_400))
 
 

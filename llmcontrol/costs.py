@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from access.budgets import standings_of
 from access.models import Budget
 from core.money import MICROS
+from llmcontrol import charts
 from monitoring.models import Rollup
 from monitoring.pages import amount, to_cents
 from monitoring.stats import Grouped, Period, Sums, sums, total
@@ -29,10 +30,6 @@ _MODELS_SHOWN = 6
 _TEAMS_SHOWN = 10
 _BUDGETS_SHOWN, _BUDGETS_LOOKED_AT = 12, 2_000
 _OTHERS = gettext_noop("all others")
-_COLORS = ("#8b5cf6", "#0ea5e9", "#10b981", "#f59e0b", "#ef4444", "#ec4899", "#94a3b8")
-_TICKS = {"color": "#9ca3af", "maxRotation": 0, "autoSkipPadding": 16}
-# The chart's own choice for less than a ten-thousandth is 5.000000E-6.
-_AMOUNTS = {**_TICKS, "format": {"notation": "standard", "maximumSignificantDigits": 3}}
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -63,8 +60,8 @@ def figures(now: datetime, days: int) -> dict[str, Any]:
         **_month(now, today, currency),
         "by_model": json.dumps(_stacked(by_day_and_model, dates, currency)),
         "cached_by_day": json.dumps(_cached_by_day(by_day_and_model, dates)),
-        "stacked_options": json.dumps(_options(gettext("%s a day") % currency, stacked=True)),
-        "line_options": json.dumps(_options(gettext("% of the tokens that went in"), stacked=False)),
+        "stacked_options": json.dumps(charts.options(gettext("%s a day") % currency, stacked=True)),
+        "line_options": json.dumps(charts.options(gettext("% of the tokens that went in"), legend=False)),
         "teams": _teams(_sums(today - timedelta(days=days - 1), now, "team"), currency),
         "models": _models(by_day_and_model, currency),
     }
@@ -121,13 +118,8 @@ def _stacked(grouped: Grouped, dates: Sequence[str], currency: str) -> dict[str,
             bar = bars[model if model in bars else _OTHERS]
             bar[day] = bar.get(day, 0) + micros
     datasets = [
-        {
-            "label": gettext(name) if name == _OTHERS else name,
-            "data": [bar.get(day, 0) / MICROS for day in dates],
-            "backgroundColor": color,
-            "maxBarThickness": 36,
-        }
-        for (name, bar), color in zip(bars.items(), _COLORS, strict=False)
+        charts.bars(gettext(name) if name == _OTHERS else name, [bar.get(day, 0) / MICROS for day in dates], color)
+        for (name, bar), color in zip(bars.items(), charts.COLORS, strict=False)
     ]
     return {"labels": [day[5:] for day in dates], "datasets": datasets}
 
@@ -136,33 +128,7 @@ def _cached_by_day(grouped: Grouped, dates: Sequence[str]) -> dict[str, Any]:
     by_day = _by(grouped, 0)
     shares = [by_day[day].cached_share() if day in by_day else None for day in dates]
     data = [None if share is None else round(100 * share, 1) for share in shares]
-    line = {
-        "label": gettext("cached"),
-        "data": data,
-        "borderColor": _COLORS[1],
-        "backgroundColor": _COLORS[1],
-        "spanGaps": True,
-        "pointRadius": 2,
-    }
-    return {"labels": [day[5:] for day in dates], "datasets": [line]}
-
-
-def _options(unit: str, stacked: bool) -> dict[str, Any]:
-    """The theme's own options know neither stacks nor what the numbers mean."""
-    title = {"display": True, "text": unit, "color": _TICKS["color"]}
-    return {
-        "animation": False,
-        "responsive": True,
-        "maintainAspectRatio": False,
-        "plugins": {
-            "legend": {"display": stacked, "position": "bottom", "labels": {"color": _TICKS["color"], "boxWidth": 10, "boxHeight": 10}}
-        },
-        "interaction": {"mode": "index", "intersect": False},
-        "scales": {
-            "x": {"stacked": stacked, "ticks": _TICKS, "grid": {"display": False}},
-            "y": {"stacked": stacked, "beginAtZero": True, "ticks": _AMOUNTS, "grid": {"tickWidth": 0}, "title": title},
-        },
-    }
+    return {"labels": [day[5:] for day in dates], "datasets": [charts.line(gettext("cached"), data, charts.COLORS[1])]}
 
 
 def _teams(grouped: Grouped, currency: str) -> list[dict[str, Any]]:
@@ -186,12 +152,13 @@ def _models(grouped: Grouped, currency: str) -> list[dict[str, Any]]:
     for name, of in sorted(asked, key=lambda row: (-_cost(row[1], currency), row[0]))[:_TEAMS_SHOWN]:
         counts, share = of.counts(), of.cached_share()
         answers = counts["requests"] - counts["errors"]
+        known = counts["attempts"] > counts["unpriced_attempts"]
         rows.append(
             {
                 "name": name,
                 "answers": answers,
-                "cost": _shown(_cost(of, currency), currency),
-                "per_1k": _shown(round(_cost(of, currency) * 1000 / answers), currency) if answers else "–",
+                "cost": _shown(_cost(of, currency), currency) if known else gettext("unknown"),
+                "per_1k": _shown(round(_cost(of, currency) * 1000 / answers), currency) if answers and known else "–",
                 "cached": "–" if share is None else f"{100 * share:.1f} %",
                 "unpriced": counts["unpriced_attempts"],
             }
@@ -203,7 +170,9 @@ def budgets_now() -> list[dict[str, Any]]:
     """Of the newest few thousand budgets those that are nearest to their limits."""
     rows: list[dict[str, Any]] = []
     budgets = list(Budget.objects.select_related("team", "key", "provider")[:_BUDGETS_LOOKED_AT])
-    for budget, standing in zip(budgets, standings_of(budgets), strict=True):
+    standings = standings_of(budgets)
+    for budget in budgets:
+        standing = standings[budget.pk]
         share = (standing.used + standing.reserved) / budget.limit if budget.limit else 1.0
         used, reserved = (
             min(100, round(100 * part / budget.limit)) if budget.limit else 100 for part in (standing.used, standing.reserved)

@@ -19,7 +19,7 @@ from unfold.decorators import action
 
 from core.errors import GatewayError
 from core.secrets import CannotOpen
-from models_registry import catalogue, chains, price_file, services
+from models_registry import catalogue, chains, dark, price_file, services
 from models_registry.conversion import unconvertible
 from models_registry.forms import ExchangeRateForm, RouteForm, SetPriceForm
 from models_registry.models import ExchangeRate, LLMModel, Price, Route
@@ -72,6 +72,7 @@ class PriceInline(ReadOnly, TabularInline):
 
 @admin.register(LLMModel)
 class LLMModelAdmin(Pages, ModelAdmin):
+    when_empty = _("No model yet. Open a provider and choose “Sync models”, or add one by hand.")
     list_display = ("alias", "provider", "model_id", "model_type", "active", "price_now", "priority")
     list_filter = ("is_active", "model_type", "provider")
     list_select_related = ("provider",)
@@ -82,7 +83,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
     fieldsets = (
         (None, {"fields": ("alias", ("provider", "model_id"), ("model_type", "visibility"), "is_active")}),
         (_("Choosing among several"), {"fields": (("priority", "quality"),)}),
-        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute", "max_concurrency"),)}),
+        (_("Limits"), {"fields": (("requests_per_minute", "tokens_per_minute"), "max_concurrency")}),
         (_("Giving answers again"), {"fields": ("cache_ttl_s",)}),
         (_("What does not fit"), {"fields": (("unsupported_params", "over_long"),)}),
         (_("What it can do"), {"fields": (("context_window", "max_output_tokens"), "capabilities", "last_test"), "classes": ("collapse",)}),
@@ -91,6 +92,23 @@ class LLMModelAdmin(Pages, ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LLMModel]:
         return super().get_queryset(request).prefetch_related(Prefetch("prices", queryset=_in_force(), to_attr="prices_now"))
+
+    def save_model(self, request: HttpRequest, obj: LLMModel, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if not obj.is_active:
+            self._tell_of_routes(request, obj)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        row = self.get_object(request, object_id) if request.method == "GET" else None
+        if row is not None:
+            self._tell_of_routes(request, row)
+        return super().delete_view(request, object_id, extra_context)
+
+    @staticmethod
+    def _tell_of_routes(request: HttpRequest, row: LLMModel) -> None:
+        if routes := dark.routes_that_lose(row):
+            told_of = {"alias": row.alias, "routes": ", ".join(routes)}
+            messages.warning(request, gettext("Without %(alias)s, these routes have one model less to ask: %(routes)s.") % told_of)
 
     @display(description=_("Status"), label={"on": "success", "off": "danger", "provider off": "warning"})
     def active(self, row: LLMModel) -> str:
@@ -205,6 +223,7 @@ class LLMModelAdmin(Pages, ModelAdmin):
 
 @admin.register(Route)
 class RouteAdmin(ModelAdmin):
+    when_empty = _("No route yet. A route is a name for several models: what is asked first, and what when that fails.")
     form = RouteForm
     list_display = ("alias", "active", "chain", "description")
     list_filter = ("is_active",)
@@ -221,6 +240,13 @@ class RouteAdmin(ModelAdmin):
     def active(self, row: Route) -> str:
         return "on" if row.is_active else "off"
 
+    def save_model(self, request: HttpRequest, obj: Route, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if names := dark.unanswered(obj):
+            messages.warning(
+                request, gettext("No model that is on has the name %s: the route skips it until one is switched on.") % ", ".join(names)
+            )
+
     @display(description=_("In plain words"))
     def chain(self, row: Route) -> str:
         try:
@@ -232,6 +258,8 @@ class RouteAdmin(ModelAdmin):
 @admin.register(ExchangeRate)
 class ExchangeRateAdmin(ModelAdmin):
     """Rates are added and never changed; each is in force until the next one of its two currencies."""
+
+    when_empty = _("No exchange rate yet. It is needed where prices are in another currency than reports.")
 
     form = ExchangeRateForm
     list_display = ("base", "quote", "worth", "valid_from", "source")

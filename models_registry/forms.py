@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 
+_NUMBER = _("Write a number with a point and without commas, e.g. 2.50.")
+
+
 def _per_million(label: StrOrPromise, help_text: StrOrPromise, required: bool) -> forms.DecimalField:
     return forms.DecimalField(
         label=label,
         help_text=help_text,
         required=required,
+        error_messages={"invalid": _NUMBER},
         min_value=Decimal(0),
         max_value=MAX_PRICE_PER_MILLION,
         max_digits=13,
@@ -110,6 +114,7 @@ class ExchangeRateForm(forms.ModelForm):
     rate = forms.DecimalField(
         label=_("Rate"),
         help_text=_("Units of the second currency for one of the first, e.g. 0.1404; at most ten decimals."),
+        error_messages={"invalid": _NUMBER},
         widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "any"}),
     )
 
@@ -129,7 +134,7 @@ class ExchangeRateForm(forms.ModelForm):
 class AliasesField(forms.CharField):
     """A list of aliases, one a line."""
 
-    widget = UnfoldAdminTextareaWidget
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(map(str, value)) if isinstance(value, list) else value
@@ -144,7 +149,7 @@ class AliasesField(forms.CharField):
 class WeightsField(forms.CharField):
     """Aliases with a weight, one a line: `gpt-4o = 3`."""
 
-    widget = UnfoldAdminTextareaWidget
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(f"{alias} = {weight}" for alias, weight in value.items()) if isinstance(value, dict) else value

@@ -31,6 +31,7 @@ _SHOWN_VERSIONS = 30
 
 @admin.register(PromptTemplate)
 class PromptTemplateAdmin(SavesThroughService, Pages, ModelAdmin):
+    when_empty = _("No prompt yet. A prompt is a text with variables and versions that requests name instead of sending it.")
     form = PromptForm
     list_display = ("name", "active", "latest", "labelled", "description")
     list_filter = ("is_active",)

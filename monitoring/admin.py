@@ -52,7 +52,7 @@ def milliseconds(value: int | None) -> str:
 class Ledger(ReadOnly, ModelAdmin):
     """A list that grows for ever: read-only, newest first, paged by row id."""
 
-    actions = None
+    actions: Any = None
     list_per_page = 50
     list_filter_submit = True
     list_fullwidth = True
@@ -61,7 +61,7 @@ class Ledger(ReadOnly, ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     sortable_by = ()
     ordering = ("-id",)
-    search_fields = ("request_id__exact",)
+    search_fields: tuple[str, ...] = ("request_id__exact",)
     search_help_text = _("A whole request id")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
@@ -102,6 +102,7 @@ class Ledger(ReadOnly, ModelAdmin):
 
 @admin.register(RequestLog)
 class RequestLogAdmin(SavesFilters, Live, Ledger):
+    when_empty = _("No request yet. Make an API key, and call a model with it: the request is here a second later.")
     list_display = ("when", "short_id", "team_name", "key_name", "alias", "provider_name", "status", "total_tokens", "cost", "took")
     list_display_links = ("when", "short_id")
     list_filter = (
@@ -251,6 +252,7 @@ def _shown(attempt: UsageRecord, bars: Sequence[Bar], keys: Mapping[str, str] | 
 
 @admin.register(UsageRecord)
 class UsageRecordAdmin(SavesFilters, Ledger):
+    when_empty = _("No call of a vendor yet. Each attempt is here with its tokens and what it cost.")
     STATUS_KINDS = {"ok": "success", "error": "danger", "client_closed": "info", "interrupted": "warning"}
 
     list_display = (

@@ -66,6 +66,8 @@ class SourceNamed(Named):
 class AuditEventAdmin(SavesFilters, Ledger):
     """Nobody adds, changes or deletes: there is no such permission, for superusers either."""
 
+    when_empty = _("Nothing is recorded yet: each change, login and refusal will be.")
+
     list_display = ("when", "who", "source", "what", "on", "summary")
     list_display_links = ("when",)
     list_filter = (Lately, ("at", Between), "action", ActorNamed, SourceNamed, ObjectType, ObjectId, AddressNamed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -10,6 +11,7 @@ from django.forms import BaseForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.translation import gettext
 
 from core.money import MICROS, plain
@@ -25,12 +27,37 @@ def amount(micros: int | None, currency: str) -> str:
     if micros is None:
         return gettext("unknown")
     whole, _, fraction = plain(micros).partition(".")
-    return f"{whole}.{fraction:0<2} {currency}".strip()
+    return f"{int(whole):,}.{fraction:0<2} {currency}".strip()
 
 
 def to_cents(micros: int) -> int:
-    """Sums of a unit or more are shown to the cent; smaller ones in full, since a thousand tokens can cost less than one."""
-    return micros if micros < MICROS else (micros + 5_000) // 10_000 * 10_000
+    """Sums of a unit or more are shown to the cent; smaller ones to three digits, since a thousand tokens can cost less than a cent."""
+    unit = 10_000 if micros >= MICROS else 10 ** max(0, len(str(abs(micros))) - 3)
+    return (micros + unit // 2) // unit * unit
+
+
+def duration(ms: int) -> str:
+    """For people, two or three digits of it: 409 ms, 4.1 s, 2 min 5 s, 3 h 20 min."""
+    if ms < 1000:
+        return gettext("%s ms") % ms
+    if ms < 60_000:
+        return gettext("%s s") % (f"{ms / 1000:.1f}" if ms < 59_950 else "60")
+    minutes, seconds = divmod(ms // 1000, 60)
+    if minutes < 60:
+        return gettext("{minutes} min {seconds} s").format(minutes=minutes, seconds=seconds)
+    return gettext("{hours} h {minutes} min").format(hours=minutes // 60, minutes=minutes % 60)
+
+
+def share_of(part: float, whole: float) -> str:
+    """In per cent; "" of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def pretty(value: Any) -> str:
+    """JSON as people read it, in its own script; "–" of nothing. Safe to show: it is escaped."""
+    if value is None or value == {}:
+        return "–"
+    return format_html('<pre class="llmc-said">{}</pre>', json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def show_refusal(form: BaseForm, refused: ValidationError) -> None:

@@ -69,13 +69,7 @@ _INTERRUPTED = (PROCESS_DIED.code, NEVER_ENDED.code)
 
 def add(usage: Sequence[Row], requests: Sequence[Row]) -> None:
     """Counts rows that were just inserted, and were not there before. Called inside their transaction; raises DatabaseError."""
-    by_hour: dict[Row, Counted] = {}
-    for hour, group, rows in _grouped(requests, _request_group):
-        key, names, sums = _requests(group, rows)
-        _enter(by_hour, (hour, *key), names, sums)
-    for hour, group, rows in _grouped(usage, _usage_group):
-        key, names, sums = _attempts(group, rows)
-        _enter(by_hour, (hour, *key), names, sums)
+    by_hour = counted(usage, requests)
     whole = ((key, NO_LABELS, names[:-1], _label_sums(sums)) for key, (names, sums) in by_hour.items())
     label_rollups.add(whole, _labelled(usage, requests))
     # In one order everywhere: processes that upsert the same rows then wait for each other and never in a circle.
@@ -85,6 +79,18 @@ def add(usage: Sequence[Row], requests: Sequence[Row]) -> None:
         for key, (names, sums) in sorted(counted.items())
     ]
     upserts.add(_TABLE, rollups)
+
+
+def counted(usage: Sequence[Row], requests: Sequence[Row]) -> dict[Row, Counted]:
+    """What rows come to: (hour since 1970, then KEY from its third on) → (NAMES, SUMS)."""
+    by_hour: dict[Row, Counted] = {}
+    for hour, group, rows in _grouped(requests, _request_group):
+        key, names, sums = _requests(group, rows)
+        _enter(by_hour, (hour, *key), names, sums)
+    for hour, group, rows in _grouped(usage, _usage_group):
+        key, names, sums = _attempts(group, rows)
+        _enter(by_hour, (hour, *key), names, sums)
+    return by_hour
 
 
 def _labelled(usage: Sequence[Row], requests: Sequence[Row]) -> Iterator[Labelled]:

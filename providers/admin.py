@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
+from unfold.views import ChangeList
 
 from monitoring.columns import display
 from monitoring.pages import Pages, SavesThroughService, amount, show_refusal
@@ -75,9 +76,18 @@ class KeyInline(TabularInline):
         return False
 
 
+class WithBreakers(ChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        breakers = {status["pk"]: status["breaker"] for status in states.not_well()["troubled"]}
+        for row in self.result_list:
+            row.breaker_now = breakers.get(row.pk, "")
+
+
 @admin.register(Provider)
 @method_decorator(sensitive_post_parameters("new_keys", "new_secret"), name="changeform_view")
 class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
+    when_empty = _("No provider yet. Add one: choose its type and paste the vendor’s key; then test the connection and take its models.")
     list_display = ("name", "state", "kind", "address", "keys_shown", "models_count")
     list_filter = ("is_active", "provider_type")
     search_fields = ("name", "base_url")
@@ -94,13 +104,21 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
         return super().get_queryset(request).prefetch_related("keys").annotate(models_found=Count("models"))
 
-    @display(description=_("Status"), label={"on": "success", "off": "danger", "no key": "warning"})
+    @display(
+        description=_("Status"),
+        label={"on": "success", "off": "danger", "no key": "warning", "breaker open": "danger", "breaker half open": "warning"},
+    )
     def state(self, row: Provider) -> str:
         if not row.is_active:
             return "off"
         keyless = not any(key.is_active for key in row.keys.all())
         known = row.provider_type in dict(registry.kinds())
-        return "no key" if keyless and known and services.needs_key(row.provider_type) else "on"
+        if keyless and known and services.needs_key(row.provider_type):
+            return "no key"
+        return {"open": "breaker open", "half-open": "breaker half open"}.get(getattr(row, "breaker_now", ""), "on")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return WithBreakers
 
     @display(description=_("Type"), ordering="provider_type")
     def kind(self, row: Provider) -> str:
@@ -173,6 +191,8 @@ class ProviderAdmin(SavesThroughService, Pages, ModelAdmin):
                 services.update_provider(stored, {**fields, **columns}, replaced)
             else:
                 obj.pk = services.create_provider(**fields, secrets=secrets, **columns).pk
+                if not secrets and services.needs_key(data["provider_type"]):
+                    messages.warning(request, gettext("It has no key yet, and this vendor answers nobody without one: add one under More."))
         except ValidationError as refused:
             raise _in_form_words(refused, "new_keys") from refused
 

@@ -25,6 +25,7 @@ BREAKER_STATES = ("closed", "half-open", "open")
 STALE_AFTER = timedelta(seconds=30)
 _USAGE_LOOKED_AT = timedelta(minutes=5)
 _MAX_RECORDS = 5_000
+_MAX_TROUBLED = 20
 
 
 def write(process: str, found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -58,6 +59,22 @@ def statuses(providers: Sequence[Provider]) -> list[dict[str, Any]]:
         }
         for provider in providers
     ]
+
+
+def not_well() -> dict[str, Any]:
+    """`providers`: how many there are and are on; `troubled`: of those with an open breaker, a resting key
+    or a list of models that could not be had, the statuses, each with its `pk`. Raises DatabaseError."""
+    since = timezone.now() - STALE_AFTER
+    on = Provider.objects.filter(is_active=True)
+    spoken_of = on.filter(pk__in=ProviderState.objects.filter(updated_at__gte=since).values("provider_id"))
+    rows = list(spoken_of.prefetch_related("keys")[:_MAX_TROUBLED])
+    found = [{"pk": row.pk, **status} for row, status in zip(rows, statuses(rows), strict=True)]
+    return {"providers": on.count(), "troubled": [status for status in found if _is_troubled(status)]}
+
+
+def _is_troubled(status: Mapping[str, Any]) -> bool:
+    resting = any(key["rests"] for key in status["keys"])
+    return status["breaker"] != BREAKER_STATES[0] or resting or status["listing"] is not None
 
 
 def _status(provider: Provider, said: list[dict[str, Any]], usage: list[tuple[str, int]]) -> dict[str, Any]:

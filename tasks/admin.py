@@ -19,12 +19,14 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
 
+from monitoring.admin import Ledger
 from monitoring.columns import display
-from monitoring.pages import Pages, ReadOnly
+from monitoring.filters import Named
+from monitoring.pages import Pages, pretty
 from tasks import queue, service
 from tasks.engine import distributed
 from tasks.forms import TaskTypeForm
-from tasks.models import Task, TaskType
+from tasks.models import PREFIX, Task, TaskType
 from tasks.states import Status
 
 _COLOURS = {"queued": "info", "running": "warning", "completed": "success", "failed": "danger", "cancelled": "", "expired": "danger"}
@@ -36,20 +38,29 @@ if distributed():
     admin.site.unregister(ProcrastinateJob)
 
 
+class KindNamed(Named):
+    title, parameter_name, column = _("type"), "kind", "kind"
+
+
 @admin.register(Task)
-class TaskAdmin(ReadOnly, Pages, ModelAdmin):
+class TaskAdmin(Pages, Ledger):
     list_display = ("public_id", "kind", "state", "priority", "attempts", "created_at", "finished_at")
-    list_filter = ("status", "kind", "priority")
+    list_display_links = ("public_id",)
+    list_filter = ("status", KindNamed, "priority")
     search_fields = ("=id", "=request_id")
+    search_help_text = _("A whole task id or request id")
+    newest_by = "created_at"
+    ordering = ("-created_at",)
     actions = ("cancel",)
-    show_full_result_count = False
+    actions_detail_hide_default = False
+    when_empty = _("No task yet. Programs queue them at /api/v1/tasks, with an API key that has the scope “tasks”.")
     fieldsets = (
         (
             None,
             {"fields": ("public_id", "kind", "state", "priority", "key", "user", "of_batch", "created_at", "started_at", "finished_at")},
         ),
-        (_("Asked"), {"fields": ("prompt", "template", "data", "model", "options", "timeout_s", "max_attempts", "deadline")}),
-        (_("Answered"), {"fields": ("attempts", "result", "error_code", "error_message", "request_id")}),
+        (_("Asked"), {"fields": ("prompt", "template", "asked_data", "model", "asked_options", "timeout_s", "max_attempts", "deadline")}),
+        (_("Answered"), {"fields": ("attempts", "answered_result", "error_code", "error_message", "request_id")}),
     )
 
     @display(description=_("Status"), label=_COLOURS)
@@ -59,6 +70,21 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
     @display(description=_("Task"))
     def public_id(self, row: Task) -> str:
         return row.public_id
+
+    @display(description=_("Data"))
+    def asked_data(self, row: Task) -> str:
+        return pretty(row.data)
+
+    @display(description=_("Options"))
+    def asked_options(self, row: Task) -> str:
+        return pretty(row.options)
+
+    @display(description=_("Result"))
+    def answered_result(self, row: Task) -> str:
+        return pretty(row.result)
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
+        return super().get_search_results(request, queryset, search_term.strip().removeprefix(PREFIX))
 
     @display(description=_("Batch"))
     def of_batch(self, row: Task) -> str:
@@ -95,6 +121,9 @@ class TaskAdmin(ReadOnly, Pages, ModelAdmin):
 
 @admin.register(TaskType)
 class TaskTypeAdmin(ModelAdmin):
+    when_empty = _(
+        "No type of your own yet. One turns a prompt into a kind of task whose result has a fixed shape; shipped types need no row."
+    )
     form = TaskTypeForm
     list_display = ("name", "active", "prompt", "description")
     list_filter = ("is_active",)

@@ -15,9 +15,12 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
 
 from access import scope
+from monitoring.admin import Ledger
 from monitoring.columns import display
+from monitoring.filters import Named
 from monitoring.pages import Pages, ReadOnly
 from monitoring.sentences import told
+from tasks.models import PREFIX
 from telling import services
 from telling.alert_admin import AlertAdmin, AlertChannelAdmin, AlertRuleAdmin
 from telling.models import Webhook, WebhookSecret, WebhookTry
@@ -40,15 +43,24 @@ class TryInline(ReadOnly, TabularInline):
         return scope.allows(request.user, "telling.view_webhook", obj)
 
 
+class EventNamed(Named):
+    title, parameter_name, column = _("event type"), "event_type", "event_type"
+
+
 @admin.register(Webhook)
-class WebhookAdmin(ReadOnly, Pages, ModelAdmin):
+class WebhookAdmin(Pages, Ledger):
     list_display = ("message_id", "event_type", "host", "state", "tries", "last_status", "error", "created_at", "ended_at")
-    list_filter = ("status", "event_type", "team")
+    list_display_links = ("message_id",)
+    list_filter = ("status", EventNamed, "team")
     list_select_related = ("team",)
     search_fields = ("=id", "=task__id")
+    search_help_text = _("A whole webhook id or task id")
+    newest_by = "created_at"
+    ordering = ("-created_at",)
     actions = ("send_again",)
+    actions_detail_hide_default = False
     inlines = (TryInline,)
-    show_full_result_count = False
+    when_empty = _("Nothing was sent yet. A task with a callback_url tells that address how it ended.")
     fieldsets = (
         (None, {"fields": ("message_id", "event_type", "state", "team", "task", "channel", "url", "created_at", "ended_at")}),
         (_("Tries"), {"fields": ("tries", "last_status", "error")}),
@@ -66,6 +78,9 @@ class WebhookAdmin(ReadOnly, Pages, ModelAdmin):
     @display(description=_("webhook-id"))
     def message_id(self, row: Webhook) -> str:
         return row.message_id
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
+        return super().get_search_results(request, queryset, search_term.strip().removeprefix("msg_").removeprefix(PREFIX))
 
     @action(description=_("Send dead letters again"), permissions=["replay"])
     def send_again(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
@@ -86,6 +101,10 @@ class WebhookAdmin(ReadOnly, Pages, ModelAdmin):
 @admin.register(WebhookSecret)
 class WebhookSecretAdmin(Pages, ModelAdmin):
     """Made by the service, shown once, retired; never edited, never deleted here."""
+
+    when_empty = _(
+        "No secret yet. Webhooks are signed with the secret of their team, so that the receiver can tell that they are from here."
+    )
 
     fields = ("team",)
     list_display = ("__str__", "team", "state", "created_at", "retires_at")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -28,7 +29,7 @@ from telling.alert_models import Alert, AlertChannel, AlertRule
 from telling.alerts.kinds import KINDS
 from telling.channels.registry import CHANNELS
 
-_LAST_ALERTS = 10
+_LAST_ALERTS, _ALERTS_LOOKED_AT = 10, 50
 
 
 class Firing(SimpleListFilter):
@@ -47,6 +48,7 @@ def has_lasted(alert: Alert) -> str:
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnly, Pages, ModelAdmin):
+    when_empty = _("No alert has fired. Rules say when one does, and whom it tells.")
     list_display = ("state", "rule_name", "about", "said", "started_at", "lasted", "resolved_at")
     list_display_links = ("rule_name",)
     list_filter = (Firing, "condition")
@@ -120,6 +122,7 @@ class RuleForm(forms.ModelForm):
 
 @admin.register(AlertRule)
 class AlertRuleAdmin(Testable):
+    when_empty = _("No rule yet. A rule says what is looked at, from which threshold on it fires, and whom it tells.")
     form = RuleForm
     list_display = ("name", "state", "condition", "fires", "told_shown", "is_active")
     list_filter = ("condition", "is_active")
@@ -190,6 +193,7 @@ class ChannelForm(RefusableForm, forms.ModelForm):
 @admin.register(AlertChannel)
 @method_decorator(sensitive_post_parameters("url", "secret"), name="changeform_view")
 class AlertChannelAdmin(SavesThroughService, Testable):
+    when_empty = _("No channel yet. Alerts go to a webhook, e-mail, DingTalk, Feishu or WeCom; add one, and send a test.")
     form = ChannelForm
     list_display = ("name", "kind", "shown_address", "is_active", "created_at")
     list_filter = ("kind", "is_active")
@@ -215,6 +219,16 @@ class AlertChannelAdmin(SavesThroughService, Testable):
 
 
 def firing_now() -> list[dict[str, Any]]:
-    """For the overview: the newest of what fires."""
-    rows = Alert.objects.filter(resolved_at=None).order_by("-started_at")[:_LAST_ALERTS]
-    return [{"row": row, "lasted": has_lasted(row)} for row in rows]
+    """For the overview: the newest of what fires. A budget that is used up is beyond 50 and 80 % too: of rules about one thing, the
+    one with the highest threshold is told of."""
+    rows = Alert.objects.filter(resolved_at=None).select_related("rule").order_by("-started_at")[:_ALERTS_LOOKED_AT]
+    worst: dict[tuple[str, str], Alert] = {}
+    for row in rows:
+        other = worst.setdefault((row.condition, row.subject), row)
+        if _threshold(row) > _threshold(other):
+            worst[row.condition, row.subject] = row
+    return [{"row": row, "lasted": has_lasted(row)} for row in list(worst.values())[:_LAST_ALERTS]]
+
+
+def _threshold(alert: Alert) -> Decimal:
+    return alert.rule.threshold if alert.rule else Decimal(0)

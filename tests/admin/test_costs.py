@@ -74,7 +74,7 @@ def test_teams_and_models(month: None) -> None:
     ]
     gpt, qwen = found["models"]
     assert (gpt["name"], gpt["answers"], gpt["cost"], gpt["unpriced"]) == ("gpt-4o", 7, "15.00 USD", 1)
-    assert (qwen["per_1k"], qwen["cached"]) == ("1000.00 USD", "0.0 %")
+    assert (qwen["per_1k"], qwen["cached"]) == ("1,000.00 USD", "0.0 %")
 
 
 def test_nothing_happened_yet(root: Client) -> None:
