@@ -31,7 +31,9 @@ class Fault(msgspec.Struct, frozen=True):
     sentence: str
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.name}): {self.sentence}" if self.name else f"{self.path}: {self.sentence}" if self.path else self.sentence
+        return (
+            f"{self.path} ({self.name}): {self.sentence}" if self.name else f"{self.path}: {self.sentence}" if self.path else self.sentence
+        )
 
 
 class DocumentRefused(Exception):

@@ -56,7 +56,7 @@ class Kind:
         raise NotImplementedError
 
     def save(self, row: Any | None, entry: Entry, changed: Entry) -> Any:
-        """The row that is there afterwards. `changed`: what `entry` says otherwise than `row`. Raises a ValidationError, of Django or REST."""
+        """The row that is there afterwards. `changed`: what `entry` says otherwise than `row`. Raises ValidationError (either)."""
         raise NotImplementedError
 
     def notes(self, row: Any, entry: Entry) -> Iterator[str]:

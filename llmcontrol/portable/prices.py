@@ -25,7 +25,13 @@ class Prices(Dated):
     def shown(self, row: Price) -> Entry:
         said = PriceSerializer(row).data
         words = {name: said[name] for name in ("service_tier", "min_input_tokens", "currency")}
-        return {**models.named(row.model), **words, **self.moment_shown(row.valid_from), "per_million": said["per_million"], "source": row.source}
+        return {
+            **models.named(row.model),
+            **words,
+            **self.moment_shown(row.valid_from),
+            "per_million": said["per_million"],
+            "source": row.source,
+        }
 
     def save(self, row: Price | None, entry: Entry, changed: Entry) -> Price:
         model = models.found({name: entry.get(name, "") for name in models.NAMES})

@@ -78,7 +78,9 @@ class _Section:
         faults += malformed.values()
         here = self._here()
         over = self._kind.outdated(self._entries)
-        about = {place: _next(here, self._kind.key_of(entry)) for place, entry in enumerate(self._entries) if place not in {*over, *malformed}}
+        about = {
+            place: _next(here, self._kind.key_of(entry)) for place, entry in enumerate(self._entries) if place not in {*over, *malformed}
+        }
         done, refused = self._one_by_one(about)
         for place, error in sorted(refused.items()):
             faults += self._faults(place, error)

@@ -66,11 +66,15 @@ def emptied() -> None:
 @pytest.fixture
 def house(db: None) -> None:
     now = timezone.now()
-    openai = create_provider(name="openai-main", provider_type="openai", base_url="https://api.openai.com/v1", rate_capacity=20, rate_refill_per_s=3)
+    openai = create_provider(
+        name="openai-main", provider_type="openai", base_url="https://api.openai.com/v1", rate_capacity=20, rate_refill_per_s=3
+    )
     for name in ("main", "spare"):
         change_key(add_key(openai, f"{PLANTED}-{name}", name), {"weight": 3 if name == "main" else 1, "is_active": name == "main"})
     local = create_provider(name="desk", provider_type="openai_compatible", base_url="http://10.0.0.7:8000/v1", visibility="granted")
-    gpt = LLMModel.objects.create(provider=openai, model_id="gpt-4o-2024-08-06", alias="gpt-4o", context_window=128_000, capabilities=["tools"])
+    gpt = LLMModel.objects.create(
+        provider=openai, model_id="gpt-4o-2024-08-06", alias="gpt-4o", context_window=128_000, capabilities=["tools"]
+    )
     small = LLMModel.objects.create(provider=local, model_id="qwen", alias="small", visibility="granted", requests_per_minute=60)
     set_price(gpt, currency="USD", per_million={"input": "3", "output": "12"}, valid_from=now - timedelta(days=9))
     set_price(gpt, currency="USD", per_million={"input": "2.50", "output": "10", "reasoning": "11"}, valid_from=now - timedelta(days=2))

@@ -57,8 +57,12 @@ def test_a_second_time_changes_nothing_and_records_nothing() -> None:
 
 def test_what_is_over_or_belongs_to_one_house_stays_there() -> None:
     document = sections()
-    assert [price["per_million"]["input"] for price in document["prices"] if price["model_id"] == "gpt-4o-2024-08-06"] == ["2.5", "2", "1"]
-    assert ["valid_from" in price for price in document["prices"]] == [False, False, True, False]
+    assert [price["per_million"]["input"] for price in document["prices"] if price["model_id"] == "gpt-4o-2024-08-06"] == [
+        "1.0",
+        "2.5",
+        "2.0",
+    ]
+    assert ["valid_from" in price for price in document["prices"]] == [False, False, False, True]
     assert [rate["rate"] for rate in document["exchange_rates"]] == ["0.1404"]
     assert not [budget for budget in document["budgets"] if "key" in budget["scope"]]
     assert len(document["grants"]) == 4
