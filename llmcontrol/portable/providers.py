@@ -63,9 +63,9 @@ class Providers(Serialized):
     def notes(self, row: Provider, entry: Entry) -> Iterator[str]:
         said = entry.get("keys", [])
         awaited = [one["name"] for one, key in _pairs(said, row) if key is None]
-        named = ", ".join(filter(None, awaited))
         if awaited:
-            yield f"It needs {len(awaited)} more keys to be entered here{f': {named}' if named else ''}."
+            names = ", ".join(name or "one without a name" for name in awaited)
+            yield f"Keys to be entered here: {names}."
         elif services.needs_key(row.provider_type) and not row.keys.exists():
             yield "It needs a key to be entered here."
 

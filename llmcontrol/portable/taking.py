@@ -74,10 +74,10 @@ class _Section:
 
     def taken(self, faults: list[Fault]) -> Iterator[Outcome]:
         """In the document's order, then what it leaves alone. What is wrong is added to `faults`."""
-        malformed = dict(self._malformed())
+        over = self._kind.outdated(self._entries)
+        malformed = dict(self._malformed(over))
         faults += malformed.values()
         here = self._here()
-        over = self._kind.outdated(self._entries)
         about = {
             place: _next(here, self._kind.key_of(entry)) for place, entry in enumerate(self._entries) if place not in {*over, *malformed}
         }
@@ -88,10 +88,12 @@ class _Section:
         yield from (done[place] for place in sorted(done))
         yield from (self._outcome(shown, LEFT) for pairs in here.values() for shown, _ in pairs)
 
-    def _malformed(self) -> Iterator[tuple[int, Fault]]:
+    def _malformed(self, over: set[int]) -> Iterator[tuple[int, Fault]]:
         """By place."""
         seen: set[Key] = set()
         for place, entry in enumerate(self._entries):
+            if place in over:
+                continue
             if not isinstance(entry, dict):
                 yield place, Fault(self._path(place), "", "An entry is an object of names and values.")
                 continue

@@ -94,7 +94,7 @@ def test_rest(root: User, settings: Any) -> None:
     client = rest_of(root)
     answer = client.get("/api/v1/config/export")
     assert (answer.status_code, answer.content) == (200, config())
-    assert AuditEvent.objects.filter(action="exported", actor="root", object_type="gateway_config.ConfigVersion").count() == 1
+    assert AuditEvent.objects.filter(action="exported", source="api", object_type="gateway_config.ConfigVersion").count() == 1
     assert set(client.get("/api/v1/config/export?only=teams").json()) == {"format", "version", "teams"}
     assert client.get("/api/v1/config/export?only=persons").json()["errors"][0]["attr"] == "only"
     assert client.get("/api/v1/config/export?lony=teams").status_code == 400
