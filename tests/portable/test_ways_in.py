@@ -114,7 +114,7 @@ def test_rest(root: User, settings: Any) -> None:
     assert post("?dry_run=perhaps", text).json()["errors"][0]["attr"] == "dry_run"
     wrong = post("", text_of(teams=[{"name": "search", "max_key_days": 0}]))
     assert (wrong.status_code, wrong.json()["errors"][0]["attr"]) == (400, "teams[0].max_key_days")
-    assert post("", b"").json()["errors"][0]["attr"] is None
+    assert post("", b"").json()["errors"][0]["attr"] == "non_field_errors"
     settings.CONFIG_FILE_MAX_BYTES = 20
     assert post("", text).status_code == 413
 
