@@ -85,6 +85,12 @@ class Kind:
         """`verb`: add | change."""
         return f"{self.model._meta.app_label}.{verb}_{self.model._meta.model_name}"
 
+    def permit(self, permission: str) -> None:
+        """Who may import may do nothing by it that they could not do by hand. Raises ValidationError."""
+        user = self.scene.user
+        if user is not None and not user.has_perm(permission):
+            raise serializers.ValidationError(f"You may not do this: it needs the permission {permission}.")
+
 
 class Serialized(Kind):
     """By the serializer of REST. `references`: field → the kind of row whose name stands in place of its id; `ordered`: objects
@@ -95,11 +101,11 @@ class Serialized(Kind):
     ordered: ClassVar[tuple[str, ...]] = ()
 
     def shown(self, row: Any) -> Entry:
-        said = dict(self._serializer(row).data)
+        said = dict(self._reader.to_representation(row))
         for name in self.references:
             said[name] = getattr(row, name).name
         for name in self.ordered:
-            said[name] = dict(sorted(said[name].items()))
+            said[name] = in_order(said[name])
         return _plain(said)
 
     def save(self, row: Any | None, entry: Entry, changed: Entry) -> Any:
@@ -115,6 +121,10 @@ class Serialized(Kind):
         """With ids in place of names. Raises ValidationError."""
         found = {name: found_by(name, model, name=entry[name]).pk for name, model in self.references.items() if name in entry}
         return {**entry, **found}
+
+    @cached_property
+    def _reader(self) -> serializers.Serializer:
+        return self._serializer(None)
 
     def _serializer(self, row: Any | None, **more: Any) -> serializers.Serializer:
         """What REST only tells, such as ids and dates, and what it only takes, such as secrets, is no part of an entry."""
@@ -134,6 +144,11 @@ def found_by(field: str, model: type[Model], **names: Any) -> Any:
         told = " ".join(map(repr, names.values()))
         raise serializers.ValidationError({field: f"There is no {model._meta.verbose_name} {told}, neither here nor in the document."})
     return row
+
+
+def in_order(value: Any) -> Any:
+    """An object by its names; what came past the forms and is none, as it is."""
+    return dict(sorted(value.items())) if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> Any:

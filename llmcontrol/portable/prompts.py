@@ -9,7 +9,7 @@ import msgspec
 from rest_framework import serializers
 
 from llmcontrol.portable.document import Entry
-from llmcontrol.portable.kind import Kind
+from llmcontrol.portable.kind import Kind, in_order
 from models_registry.models import PromptTemplate
 from models_registry.prompt_services import Wording, save_prompt, wording_of
 from monitoring.api.bodies import Strict, in_body_words
@@ -46,7 +46,7 @@ class Prompts(Kind):
         return {
             "name": row.name,
             **{name: getattr(row, name) for name in _COLUMNS},
-            "labels": dict(sorted(row.labels.items())),
+            "labels": in_order(row.labels),
             "versions": [
                 {"number": version.number, **msgspec.structs.asdict(wording_of(version)), "note": version.note} for version in versions
             ],

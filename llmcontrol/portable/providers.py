@@ -9,7 +9,7 @@ from typing import Any
 from rest_framework import serializers
 
 from llmcontrol.portable.document import Entry
-from llmcontrol.portable.kind import NO_SECRETS, SECRET_NEEDED, Serialized
+from llmcontrol.portable.kind import NO_SECRETS, SECRET_NEEDED, Serialized, in_order
 from monitoring.api.bodies import Strict, in_body_words
 from providers import services
 from providers.api.serializers import PATHS, ProviderSerializer
@@ -36,7 +36,7 @@ class Providers(Serialized):
 
     def shown(self, row: Provider) -> Entry:
         said = super().shown(row)
-        said["config"] = {"base_url": row.base_url, **dict(sorted(row.options.items()))}
+        said["config"] = {"base_url": row.base_url, **in_order(row.options)}
         return {**said, "keys": [_said_of(key) for key in row.keys.all()]}
 
     def save(self, row: Provider | None, entry: Entry, changed: Entry) -> Provider:
@@ -48,6 +48,7 @@ class Providers(Serialized):
             if key is not None:
                 wanted = {name: said[name] for name in ("weight", "is_active") if said.get(name, getattr(key, name)) != getattr(key, name)}
                 if wanted:
+                    self.permit("providers.change_providerkey")
                     services.change_key(key, wanted)
         return saved
 

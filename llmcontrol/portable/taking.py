@@ -129,7 +129,7 @@ class _Section:
     def _take(self, entry: Entry, about: tuple[Entry, Any] | None) -> Outcome:
         if about is None:
             saved = self._kind.save(None, entry, entry)
-            self._permit("add")
+            self._kind.permit(self._kind.permission("add"))
             return self._outcome(entry, CREATED, notes=self._kind.notes(self._again(saved), entry))
         before, row = about
         changed = {name: value for name, value in entry.items() if name not in before or before[name] != value}
@@ -138,19 +138,13 @@ class _Section:
         saved = self._again(self._kind.save(self._again(row), entry, changed))
         changes = tuple(differences(before, self._kind.shown(saved)))
         if changes:
-            self._permit("change")
+            self._kind.permit(self._kind.permission("change"))
         verb = CHANGED if changes else UNCHANGED
         return self._outcome(before, verb, changes=changes, notes=self._kind.notes(saved, entry))
 
     def _again(self, row: Any) -> Any:
         """As the database has it: a form of a value that only the document has is no change."""
         return self._kind.model._default_manager.get(pk=row.pk)
-
-    def _permit(self, verb: str) -> None:
-        """Who may import may do nothing by it that they could not do by hand. Raises ValidationError."""
-        user, permission = self._kind.scene.user, self._kind.permission(verb)
-        if user is not None and not user.has_perm(permission):
-            raise ValidationError(f"You may not do this: it needs the permission {permission}.")
 
     def _outcome(self, entry: Entry, verb: str, *, changes: tuple[Any, ...] = (), notes: Any = ()) -> Outcome:
         return Outcome(self._kind.section, self._kind.name_of(entry), verb, changes, tuple(notes))

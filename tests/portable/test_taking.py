@@ -11,8 +11,10 @@ from django.contrib.auth.models import Permission, User
 from django.utils import timezone
 
 from access.models import Budget, Team
-from llmcontrol.portable import document
+from access.roles import ADMINISTRATOR, ROLES
+from llmcontrol.portable import document, taking
 from llmcontrol.portable.document import DocumentRefused, TooLarge
+from llmcontrol.portable.kind import Scene
 from llmcontrol.portable.plan import differences
 from llmcontrol.portable.registry import KINDS
 from llmcontrol.portable.taking import PlanOutdated
@@ -194,6 +196,11 @@ def test_nobody_does_by_a_document_what_they_may_not_do_by_hand() -> None:
     found = refused({"teams": [{"name": "new"}, {"name": "search", "max_key_days": 3}]}, User.objects.get(pk=user.pk))
     assert found == {"teams[1]": "You may not do this: it needs the permission access.change_team."}
     assert given({"teams": [{"name": "new"}, {"name": "search"}]}, user=User.objects.get(pk=user.pk)).counts["created"] == 1
+
+
+def test_the_administrators_role_may_take_all_of_it() -> None:
+    kinds = [kind(Scene(timezone.now())) for kind in KINDS.values()]
+    assert {kind.permission(verb) for kind in kinds for verb in ("add", "change")} | {taking.PERMISSION} <= ROLES[ADMINISTRATOR][1]
 
 
 def test_only_what_was_agreed_to_happens() -> None:
