@@ -35,6 +35,7 @@ _OWN_TOKENS = _each("view add change", "access", "personaltoken")
 _SUMS = _each("view", "monitoring", "usagerecord", "rollup")
 _RECORDS = _SUMS | _each("view", "monitoring", "requestlog", "budgetentry") | _each("view", "telling", "webhook", "alert")
 _TRAIL = _each("view export", "monitoring", "auditevent")
+_DOCUMENT = _each("export", "gateway_config", "configversion")
 _OPERATING = (
     frozenset({"providers.test_provider", "providers.sync_provider", "providers.change_provider"})
     | _each("change", "providers", "providerkey")
@@ -58,21 +59,28 @@ _ADMINISTERING = (
     | _each("share", "monitoring", "savedfilter")
     | _each("add delete", "telling", "webhooksecret")
     | _each("add change delete", "telling", "alertrule", "alertchannel")
+    | _each("import", "gateway_config", "configversion")
 )
 
 # Name → what it is for, and its permissions. Every later one may do less, but for the auditor, who sees what the viewer does not.
 ROLES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     ADMINISTRATOR: (
         "Configures everything; makes users, but hands out no roles over everything: that is a superuser's.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _OPERATING | _ADMINISTERING,
+        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _DOCUMENT | _OPERATING | _ADMINISTERING,
     ),
     OPERATOR: (
         "Keeps it running: tests and syncs providers, switches them, models, routes, prompts, task types. No keys, no money, no people.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _OPERATING,
+        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _DOCUMENT | _OPERATING,
     ),
     AUDITOR: (
         "Reads everything, people, records and the audit trail included, takes the trail away as a file, and changes nothing.",
-        _CONFIGURATION_VIEWS | _OWN_TOKENS | _RECORDS | _TRAIL | _each("view", "auth", "user", "group") | _each("view", "tasks", "task"),
+        _CONFIGURATION_VIEWS
+        | _OWN_TOKENS
+        | _RECORDS
+        | _TRAIL
+        | _DOCUMENT
+        | _each("view", "auth", "user", "group")
+        | _each("view", "tasks", "task"),
     ),
     VIEWER: ("Reads the configuration and what was used, but no single request.", _CONFIGURATION_VIEWS | _OWN_TOKENS | _SUMS),
 }

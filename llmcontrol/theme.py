@@ -52,6 +52,12 @@ UNFOLD: Final[dict[str, Any]] = {
                         "link": reverse_lazy("playground"),
                         "permission": "llmcontrol.playground.may_open",
                     },
+                    {
+                        "title": _("Configuration"),
+                        "icon": "swap_horiz",
+                        "link": reverse_lazy("configuration"),
+                        "permission": "llmcontrol.portable.page.may_open",
+                    },
                 ]
             },
             {

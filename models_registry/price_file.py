@@ -227,10 +227,15 @@ def _set(row: LLMModel, price: dict[str, Any]) -> Line:
 
 def _stands(latest: Price, price: dict[str, Any]) -> bool:
     """Whether `latest` says already what `price` would, so that a file can be imported twice."""
-    columns = price_columns(price["per_million"])
-    same = all(getattr(latest, f"{bucket}_micros") == columns.get(f"{bucket}_micros") for bucket in ALL_BUCKETS)
     begins = latest.valid_from == price["valid_from"] if "valid_from" in price else latest.valid_to is None
-    return same and begins and latest.currency == price["currency"]
+    return begins and same_amounts(latest, price)
+
+
+def same_amounts(row: Price, price: dict[str, Any]) -> bool:
+    """Whether `price`, as `set_price` takes it, asks for what `row` does. Raises ValidationError by field."""
+    columns = price_columns(price["per_million"])
+    same = all(getattr(row, f"{bucket}_micros") == columns.get(f"{bucket}_micros") for bucket in ALL_BUCKETS)
+    return same and row.currency == price["currency"]
 
 
 def _sentence(refused: ValidationError) -> str:

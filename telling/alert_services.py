@@ -22,6 +22,7 @@ from telling.outcome import Outcome
 
 MAX_SECRET_CHARACTERS = 500
 _LABELS = {"url": "an address", "secret": "a secret", "recipients": "recipients"}  # nosec B105 (names of fields)
+_SEALED = ("url", "secret")  # nosec B105 (names of fields)
 
 
 class Receiver(NamedTuple):
@@ -39,8 +40,9 @@ class Tried(NamedTuple):
     sentence: str
 
 
-def save_channel(row: AlertChannel, *, url: str | None = None, secret: str | None = None) -> AlertChannel:
-    """Adds or changes a channel whose other fields are set on `row`. `url`, `secret` None: as they are. Raises ValidationError."""
+def save_channel(row: AlertChannel, *, url: str | None = None, secret: str | None = None, awaited: bool = False) -> AlertChannel:
+    """Adds or changes a channel whose other fields are set on `row`. `url`, `secret` None: as they are. `awaited`: its address may be
+    entered later, and until then nothing is sent to it. Raises ValidationError."""
     kept = Target() if row._state.adding else _kept(row, url)
     target = Target(
         url=(kept.url if url is None else url).strip(),
@@ -49,7 +51,7 @@ def save_channel(row: AlertChannel, *, url: str | None = None, secret: str | Non
     )
     # `sealed` is set below; it can be neither sent nor wrong.
     row.full_clean(exclude=["sealed"])
-    _check(row.kind, target)
+    _check(row.kind, target, awaited=awaited and not target.url)
     row.shown_address = _shown(target)
     row.seal(msgspec.json.encode({"url": target.url, "secret": target.secret}).decode())
     with transaction.atomic():
@@ -69,6 +71,8 @@ def try_rule(rule: AlertRule) -> list[Tried]:
 
 def try_channel(row: AlertChannel, rule: AlertRule | None = None) -> Tried:
     """Really sends a message that says that it is a test, once, and waits for what comes back. Raises nothing a receiver can cause."""
+    if not row.shown_address:
+        return Tried(row, False, "It has no address yet: enter it, and try again.")
     now = time.time()
     message = Message(
         event="test",
@@ -125,19 +129,19 @@ def _recipients(row: AlertChannel) -> tuple[str, ...]:
     return tuple(line.strip() for line in row.recipients.splitlines() if line.strip())
 
 
-def _check(kind: str, target: Target) -> None:
-    """Raises ValidationError."""
+def _check(kind: str, target: Target, *, awaited: bool) -> None:
+    """`awaited`: address and secret may be missing yet. Raises ValidationError."""
     channel, given = CHANNELS[kind], {"url": target.url, "secret": target.secret, "recipients": target.recipients}
     for name, value in given.items():
         if value and name not in channel.fields:
             raise ValidationError({name: f"{channel.label} has no use for {_LABELS[name]}; leave it empty."})
-        if not value and channel.fields.get(name):
+        if not value and channel.fields.get(name) and not (awaited and name in _SEALED):
             raise ValidationError({name: f"{channel.label} needs {_LABELS[name]}."})
     if len(target.secret) > MAX_SECRET_CHARACTERS:
         raise ValidationError({"secret": f"A secret has at most {MAX_SECRET_CHARACTERS} characters."})
     if target.url:
         _check_address(target.url)
-    if problem := channel.problem(target):
+    if not (awaited and "url" in channel.fields) and (problem := channel.problem(target)):
         raise ValidationError(dict([problem]))
 
 

@@ -12,6 +12,10 @@ class ConfigVersion(models.Model):
 
     class Meta:
         verbose_name = "configuration version"
+        permissions = [
+            ("export_configversion", "Can take the configuration away as a document"),
+            ("import_configversion", "Can bring the configuration in line with a document"),
+        ]
 
     def __str__(self) -> str:
         return f"version {self.version}"

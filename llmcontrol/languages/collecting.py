@@ -38,6 +38,10 @@ SENTENCES: Final = (
     *("monitoring/saved_filters.py", "monitoring/timeline.py", "tasks/models.py"),
     "gateway/probing.py",
     *("llmcontrol/costs.py", "llmcontrol/dashboard.py", "llmcontrol/playground.py", "llmcontrol/replay.py", "llmcontrol/storage_errors.py"),
+    *(
+        f"llmcontrol/portable/{name}.py"
+        for name in ("document", "taking", "kind", "providers", "budgets", "grants", "prompts", "alerts", "page")
+    ),
 )
 # Of these also what is less than a sentence: reasons and names of groups, which are put together.
 FRAGMENTS: Final = (

@@ -81,7 +81,7 @@ class AlertChannelSerializer(StrictModel):
         return kind
 
     def _saved(self, row: Any, values: Mapping[str, Any]) -> Any:
-        sealed = {name: values.get(name) for name in ("url", "secret")}
+        sealed: dict[str, Any] = {name: values.get(name) for name in ("url", "secret")}
         for name, value in values.items():
             if name not in sealed:
                 setattr(row, name, value)

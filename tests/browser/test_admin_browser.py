@@ -175,6 +175,21 @@ def test_the_log_is_paged_and_filtered_in_the_browser(page: Page, server: LiveSe
     picture(page, "requests-filters")
 
 
+def test_a_document_is_compared_before_it_is_taken(page: Page, server: LiveServer) -> None:
+    rules = [{"name": "Breaker open", "window_s": 120}, {"name": "No room", "condition": "error_rate", "threshold": "90"}]
+    providers = [{"name": "openai-main", "provider_type": "openai", "keys": [{"name": "main", "secret": "needed"}]}]
+    whole = {"format": "llmcontrol-configuration", "version": 1, "providers": providers, "alert_rules": rules}
+    page.goto(f"{server.base_url}/admin/configuration/")
+    picture(page, "configuration")
+    file = {"name": "configuration.json", "mimeType": "application/json", "buffer": json.dumps(whole).encode()}
+    page.set_input_files("input[name=document]", [file])  # type: ignore[list-item]
+    page.get_by_role("button", name="Show what it would change").click()
+    expect(page.get_by_text("Nothing has changed yet.")).to_be_visible()
+    picture(page, "configuration-plan")
+    page.get_by_role("button", name="Do exactly this").click()
+    expect(page.get_by_text("This is done, and on record.")).to_be_visible()
+
+
 def test_the_dark_side(page: Page, server: LiveServer) -> None:
     page.emulate_media(color_scheme="dark")
     page.goto(f"{server.base_url}/admin/")

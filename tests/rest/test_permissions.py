@@ -39,6 +39,7 @@ TASK = {"type": "custom", "prompt": "hi"}
 VENDOR_KEY = {"api_key": "sk-another-vendor-key-0123456789"}
 
 # (method, path, body, permissions that are enough, status with them). A viewer may do what needs view permissions alone.
+_EMPTY_DOCUMENT = {"format": "llmcontrol-configuration", "version": 1}
 TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", f"{LLM}/providers", None, ("providers.view_provider",), 200),
     ("post", f"{LLM}/providers", {"name": "new", "provider_type": "echo"}, ("providers.add_provider",), 201),
@@ -174,6 +175,8 @@ TABLE: list[tuple[str, str, Any, tuple[str, ...], int]] = [
     ("get", "/api/v1/audit/1", None, ("monitoring.view_auditevent",), 200),
     ("get", f"{LLM}/secrets/health", None, ("providers.view_providerkey",), 200),
     ("get", "/api/info", None, (), 200),
+    ("get", "/api/v1/config/export", None, ("gateway_config.export_configversion",), 200),
+    ("post", "/api/v1/config/import", _EMPTY_DOCUMENT, ("gateway_config.import_configversion",), 200),
     ("get", "/api/schema/", None, (), 200),
     ("get", "/docs", None, (), 200),
     ("get", "/metrics", None, ("monitoring.view_usagerecord",), 200),

@@ -130,7 +130,7 @@ def _permissions() -> Iterator[str]:
     """Of our own apps, and Django's over people."""
     for model in apps.get_models():
         config = apps.get_app_config(model._meta.app_label)
-        if Path(config.path).parent == ROOT or config.label == "auth":
+        if (ROOT / config.name.partition(".")[0]).is_dir() or config.label == "auth":
             codenames = [f"{verb}_{model._meta.model_name}" for verb in model._meta.default_permissions]
             codenames += [codename for codename, _ in model._meta.permissions]
             yield from (f"{model._meta.app_label}.{codename}" for codename in codenames)

@@ -240,6 +240,19 @@ def test_a_channel_that_cannot_be_opened_says_what_to_do() -> None:
     assert alert_services.receiver_of(row.pk).target.url == ROBOT
 
 
+@pytest.mark.parametrize("kind", ["dingtalk", "webhook"])
+def test_a_channel_that_waits_for_its_address_is_told_nothing(kind: str) -> None:
+    row = alert_services.save_channel(AlertChannel(name="on call", kind=kind), awaited=True)
+    a_rule("queue_delay", "60", row)
+    tasks_wait()
+    evaluation.look(NOW)
+    assert Alert.objects.exists()
+    assert not Webhook.objects.exists()
+    assert alert_services.try_channel(row).sentence == "It has no address yet: enter it, and try again."
+    with pytest.raises(ValidationError, match="needs an address"):
+        alert_services.save_channel(row)
+
+
 def test_a_process_looks_in_its_turn_and_says_its_backlog() -> None:
     AlertRule.objects.all().delete()
     clock, waiting = FrozenClock(NOW), [70 * 2**20]
