@@ -18,7 +18,7 @@ MAX_RESUMED = 1_000
 _AT_ONCE = 1_000
 # So many puts before the loop's other work has its turn: whoever is woken at half of the room writes before it is full.
 _PUT_IN_A_ROW = MAX_WAITING // 2
-_WOKEN_IN_A_ROW = 5
+_WOKEN_IN_A_ROW, _PORTIONS, _PAUSE_S = 5, 100, 0.001
 _TAKEN_BYTES = 64 * 2**10
 _AFTER_FAILURE_S = 1.0
 
@@ -89,7 +89,7 @@ class Listener:
 
 
 class Hub:
-    """Reads every `poll_s` while anybody listens: that is how late an event may be."""
+    """Reads every `poll_s` while anybody listens: that, and a tenth of a second where many listen, is how late an event may be."""
 
     def __init__(self, log: Log, poll_s: float) -> None:
         self._log = log
@@ -182,12 +182,12 @@ class Hub:
         await self._wake(heard)
 
     async def _wake(self, heard: set[Listener]) -> None:
-        """Over less than half of the time until the next look: a write to each of them in one go would be a pause in every stream."""
-        in_a_row = max(_WOKEN_IN_A_ROW, len(heard) // 100)
+        """A few at a time, over a tenth of a second where they are many: a write to all in one go would be a pause in every stream."""
+        in_a_row = max(_WOKEN_IN_A_ROW, len(heard) // _PORTIONS)
         for number, listener in enumerate(heard, 1):
             listener.wake()
             if not number % in_a_row:
-                await asyncio.sleep(self._poll_s / 250)
+                await asyncio.sleep(min(self._poll_s, _PAUSE_S))
 
     async def _missed(self, listener: Listener, since: int | None, low: int) -> list[bytes] | None:
         """What it may see of what came after `since`; None where that is not known any more, or too much."""

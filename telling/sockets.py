@@ -182,6 +182,7 @@ class EventsConsumer(AsyncWebsocketConsumer):
         texts_at_once = self.scope.get("extensions", {}).get("websocket.texts")
         while True:
             texts = await listener.next()
+            messages: list[dict[str, Any]]
             if texts_at_once is None:
                 messages = [{"type": "websocket.send", "text": text.decode()} for text in texts]
             elif texts_at_once["write"](texts):

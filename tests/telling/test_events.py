@@ -36,6 +36,17 @@ def test_each_change_of_a_task_is_told_in_its_transaction() -> None:
     assert len(events.after(0, 100)) == 3
 
 
+def test_the_text_of_an_event_is_its_row() -> None:
+    moments = [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 5, 60, tzinfo=UTC)]
+    data = {"sentence": '预算 "a" \\ 80 %', "value": 1.5, "more": [None, True, {}]}
+    events.add(Event(type="alert", topics=["a", "b"], data=data, at=at) for at in moments)
+    told = events.after(0, 10)
+    assert [json.loads(each.text) for each in told] == [
+        {"seq": each.seq, "type": "alert", "at": at, "data": data}
+        for each, at in zip(told, ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000060Z"), strict=True)
+    ]
+
+
 def test_breakers_and_budgets_are_told_to_those_whom_they_concern() -> None:
     team = a_team()
     key = a_key(team)
