@@ -94,6 +94,8 @@ class LLMModelAdmin(Pages, ModelAdmin):
         return super().get_queryset(request).prefetch_related(Prefetch("prices", queryset=_in_force(), to_attr="prices_now"))
 
     def save_model(self, request: HttpRequest, obj: LLMModel, form: Any, change: bool) -> None:
+        if "is_active" in form.changed_data:
+            services.keep_from_sync(obj)
         super().save_model(request, obj, form, change)
         if not obj.is_active:
             self._tell_of_routes(request, obj)
@@ -129,11 +131,6 @@ class LLMModelAdmin(Pages, ModelAdmin):
             return gettext("never")
         found = ", ".join(f"{check} {result.replace('_', ' ')}" for check, result in row.tested.items())
         return f"{timezone.localtime(row.tested_at):%Y-%m-%d %H:%M}: {found}"
-
-    def save_model(self, request: HttpRequest, obj: LLMModel, form: Any, change: bool) -> None:
-        if "is_active" in form.changed_data:
-            services.keep_from_sync(obj)
-        super().save_model(request, obj, form, change)
 
     def get_inlines(self, request: HttpRequest, obj: LLMModel | None) -> tuple[type[TabularInline], ...]:
         return self.inlines if obj else ()
