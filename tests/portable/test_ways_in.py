@@ -70,23 +70,23 @@ def test_commands(tmp_path: Path, settings: Any) -> None:
     with pytest.raises(CommandError, match="no section 'persons'"):
         run("export_config", "--only", "persons")
     file.write_bytes(text_of(teams=[{"name": "search", "max_key_days": 30}, {"name": "new"}]))
-    dry = run("import_config", str(file), "--dry-run")
+    dry = run("plan_config", str(file))
     assert "teams search: changed\n    max_key_days: – -> 30\nteams new: created\n" in dry
-    assert dry.endswith("This was a dry run: nothing was changed.\n")
+    assert dry.endswith("Nothing was changed.\n")
     plan = re.findall(r"Plan (\w{64})\.", dry)[0]
     Team.objects.update(max_key_days=9)
     with pytest.raises(CommandError, match="has changed since"):
-        run("import_config", str(file), "--plan", plan)
-    assert "1 created, 1 changed, 0 unchanged, 0 left" in run("import_config", str(file))
-    assert "0 created, 0 changed, 2 unchanged, 0 left" in run("import_config", str(file))
+        run("apply_config", str(file), "--plan", plan)
+    assert "1 created, 1 changed, 0 unchanged, 0 left" in run("apply_config", str(file))
+    assert "0 created, 0 changed, 2 unchanged, 0 left" in run("apply_config", str(file))
     file.write_bytes(text_of(teams=[{"name": "other", "max_key_days": 0}]))
-    with pytest.raises(CommandError, match=r"Nothing was imported.\nteams\[0\]\.max_key_days \(other\): "):
-        run("import_config", str(file))
+    with pytest.raises(CommandError, match=r"Nothing was taken.\nteams\[0\]\.max_key_days \(other\): "):
+        run("apply_config", str(file))
     settings.CONFIG_FILE_MAX_BYTES = 20
     with pytest.raises(CommandError, match="longer than 20 bytes"):
-        run("import_config", str(file))
+        run("apply_config", str(file))
     with pytest.raises(CommandError, match="cannot be read"):
-        run("import_config", str(tmp_path / "none.json"))
+        run("apply_config", str(tmp_path / "none.json"))
 
 
 # REST ----------------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from llmcontrol.portable.writing import UnknownSection, exported
 
 class Command(BaseCommand):
     help = (
-        "Writes the configuration as a JSON document for import_config, always in the same order; that it was written is recorded. "
-        "Secrets are not in it, nor what belongs to people or API keys: members, grants to persons, keys and budgets of keys."
+        "Writes the configuration as a JSON document for plan_config and apply_config, always in the same order; that it was written is "
+        "recorded. Secrets are not in it, nor what belongs to people or API keys: members, grants to persons, keys and budgets of keys."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
