@@ -38,7 +38,7 @@ class LiveChangeList(KeysetChangeList):
     """The newest rows after `?after=ID`, newest first; what more there is in between is left out."""
 
     def get_results(self, request: HttpRequest) -> None:
-        rows = self.queryset if self.after is None else self.queryset.filter(pk__gt=self.after)
+        rows = self.queryset if self.after is None else self.queryset.filter(pk__gt=self.after.pk)
         self._one_page(list(rows.defer("decision")[: AT_ONCE + 1]))
 
 
