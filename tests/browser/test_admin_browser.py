@@ -109,7 +109,7 @@ def test_from_an_empty_house_to_a_key(page: Page, server: LiveServer) -> None:
     until_shown(page, page.get_by_role("link", name=request_id[-9:]).first)
     picture(page, "requests")
     page.get_by_role("link", name=request_id[-9:]).first.click()
-    expect(page.get_by_text(request_id, exact=True)).to_be_visible()
+    expect(page.locator("#requestlog_form").get_by_text(request_id, exact=True)).to_be_visible()
     expect(page.get_by_text("Attempts at vendors")).to_be_visible()
     picture(page, "request")
     page.goto(f"{server.base_url}/admin/")
@@ -193,7 +193,7 @@ def test_a_document_is_compared_before_it_is_taken(page: Page, server: LiveServe
 def test_the_dark_side(page: Page, server: LiveServer) -> None:
     page.emulate_media(color_scheme="dark")
     page.goto(f"{server.base_url}/admin/")
-    expect(page.get_by_text("Requests per hour")).to_be_visible()
+    expect(page.get_by_role("heading", name="How long they took")).to_be_visible()
     picture(page, "overview-dark")
 
 

@@ -59,7 +59,7 @@ def its_cost_is_found(page: Page, server: LiveServer, request_id: str) -> None:
     row = page.locator("#result_list tbody tr", has_text="USD")
     until_shown(page, row)
     row.locator("a").first.click()
-    expect(page.get_by_text(request_id, exact=True)).to_be_visible()
+    expect(page.locator("#requestlog_form").get_by_text(request_id, exact=True)).to_be_visible()
     expect(page.get_by_text("Attempts at vendors")).to_be_visible()
     page.goto(f"{server.base_url}/admin/")
     page.get_by_role("link", name="Costs").click()

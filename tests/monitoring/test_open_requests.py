@@ -79,7 +79,7 @@ def test_when_nothing_is_under_way_it_is_said_at_once_and_then_no_more(django_as
 def test_what_a_process_said_before_it_died_is_taken_back_with_its_journal(tmp_path: Path) -> None:
     clock = FrozenClock(BEGUN)
     journal = Journal(tmp_path, 10**6, clock)
-    drainer = Drainer(tmp_path, journal, 1.0, clock)
+    drainer = Drainer(journal, 1.0, clock)
     watched()
     journal.write(opened("req_1", started_at=BEGUN))
     assert drainer.drain()

@@ -14,7 +14,7 @@ HOSTILE = (
     *("team__name__startswith=t", "team__keys__digest__startswith=a", "created_by__password__startswith=p", "pk__in=1", "id__gt=0"),
     *("user__password__startswith=p", "keys__secret__startswith=s", "name__regex=(a%2B)%2B$", "search=%25", "__class__=x", "name[]=x"),
 )
-_NO_LISTS = {"/api/v1/llm/providers/<uuid:provider_id>/sync-models", "/api/v1/tasks/batch", "/api/v1/ws-ticket"}
+_NO_LISTS = {"/api/v1/config/import", "/api/v1/llm/providers/<uuid:provider_id>/sync-models", "/api/v1/tasks/batch", "/api/v1/ws-ticket"}
 LISTS = sorted(set(rest_routes(get_resolver().url_patterns)) - set(DETAILED) - _NO_LISTS)
 
 
