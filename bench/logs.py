@@ -229,9 +229,9 @@ def attempts_sql(vendor: str, step: float) -> str:
 def insert_sql(label: str, columns: dict[str, str]) -> str:
     """Into the model of that label. Columns that are not given are empty."""
     from django.apps import apps
-    from django.db.models import CharField, JSONField, TextField
+    from django.db.models import BooleanField, CharField, JSONField, TextField
 
-    empty_of = {CharField: "''", TextField: "''", JSONField: "'{}'"}
+    empty_of = {CharField: "''", TextField: "''", JSONField: "'{}'", BooleanField: "FALSE"}
     model = apps.get_model(label)
     fields = [field for field in model._meta.concrete_fields if not field.primary_key]
     empty = {
